@@ -1,0 +1,432 @@
+"""Latency and importance tables: validated CSV files with provenance ↔ frozen objects.
+
+A file is `# key: value` lines, then a CSV header, then rows. Keys and columns that this
+version does not know are preserved. The column layouts that were published with Kim et
+al. 2023 are read as well.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from dpcompress.errors import BadTable
+from dpcompress.files import digest, write_text
+
+VERSION = "1"
+MAX_BYTES = 512 * 2**20
+MAX_POSITION = 100_000
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_REWRITE = "Correct the file or make it again."
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """A sorted, validated frame and its header; `source` is named in errors.
+
+    Raises:
+        BadTable: any fault, with line and column (line = row of the frame, counted
+            from 1, where the table does not come from a file).
+    """
+
+    frame: pd.DataFrame
+    header: Mapping[str, str] = field(default_factory=dict)
+    source: str = "table"
+
+    KEYS: ClassVar[tuple[str, ...]]
+    """Columns that identify a row."""
+    VALUE: ClassVar[str]
+    """The column that a solver reads."""
+    ALIASES: ClassVar[dict[str, str]]
+    """Columns of the published layout → ours."""
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"", "id", "breaks"})
+
+    def __post_init__(self) -> None:
+        frame = self.frame.copy()
+        lines = [*range(1, len(frame) + 1)] if self.frame.index.name != "line" else None
+        if lines is not None:
+            frame.index = pd.Index(lines, name="line")
+        self._set("header", _checked_header(self.header, self.source))
+        self._require(frame)
+        frame = self._checked(frame)
+        keys = [k for k in self.KEYS if k in frame]
+        self._refuse(
+            frame.index[frame.duplicated(keys)], keys[-1], "the row is there twice"
+        )
+        frame = frame.sort_values(keys, kind="stable", na_position="first")
+        self._set("frame", frame.reset_index(drop=True))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _require(self, frame: pd.DataFrame) -> None:
+        needed = [k for k in (*self.KEYS, self.VALUE) if k not in self._optional()]
+        for column in needed:
+            if column not in frame:
+                raise BadTable(
+                    f"the column is missing (there are: {', '.join(map(str, frame))}).",
+                    _REWRITE,
+                    path=self.source,
+                    column=column,
+                )
+        if not len(frame):
+            raise BadTable("there are no rows.", _REWRITE, path=self.source)
+
+    @classmethod
+    def _optional(cls) -> tuple[str, ...]:
+        return ()
+
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        for column in ("start", "stop"):
+            frame[column] = self._whole(frame, column)
+            wrong = (frame[column] < 0) | (frame[column] > MAX_POSITION)
+            self._refuse(
+                frame.index[wrong], column, f"positions run from 0 to {MAX_POSITION}"
+            )
+        wrong = frame["stop"] <= frame["start"]
+        self._refuse(frame.index[wrong], "stop", "a span stops after its start")
+        return frame
+
+    def _numbers(self, frame: pd.DataFrame, column: str) -> pd.Series:
+        values = pd.to_numeric(frame[column], errors="coerce").astype(float)
+        self._refuse(frame.index[~np.isfinite(values)], column, "not a finite number")
+        return values
+
+    def _whole(self, frame: pd.DataFrame, column: str) -> pd.Series:
+        values = self._numbers(frame, column)
+        self._refuse(frame.index[values % 1 != 0], column, "not a whole number")
+        self._refuse(frame.index[values.abs() > 2**53], column, "absurdly large")
+        return values.astype(np.int64)
+
+    def _flags(self, frame: pd.DataFrame, column: str) -> pd.Series:
+        values = self._whole(frame, column)
+        self._refuse(frame.index[~values.isin((0, 1))], column, "a flag is 0 or 1")
+        return values
+
+    def _refuse(self, rows: Iterable[Any], column: str, fault: str) -> None:
+        for row in rows:
+            raise BadTable(
+                f"{fault}.", _REWRITE, path=self.source, row=int(row), column=column
+            )
+
+    @property
+    def depth(self) -> int:
+        """L, the number of layers: the last position of any span."""
+        return int(self.frame["stop"].max())
+
+    @property
+    def blueprint(self) -> str:
+        """Digest of the Blueprint that the table is for, "" if it does not say."""
+        return self.header.get("blueprint", "")
+
+    @property
+    def input(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of the network's input, None if the header does not say."""
+        text = self.header.get("input")
+        if text is None:
+            return None
+        channels, height, width = map(int, text.split("x"))
+        return channels, height, width
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies header and rows: equal tables, and only those, agree."""
+        return digest(self.to_csv().encode())
+
+    def to_csv(self) -> str:
+        """The file's text; reading it back gives an equal table."""
+        text = io.StringIO()
+        for key, value in self.header.items():
+            text.write(f"# {key}: {value}\n")
+        self.frame.to_csv(text, index=False, lineterminator="\n")
+        return text.getvalue()
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write atomically."""
+        write_text(path, self.to_csv())
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `write` wrote, or the published layout.
+
+        Raises:
+            BadTable: not such a file; says line and column.
+        """
+        source = str(path)
+        header, columns, rows, lines = _parse(Path(path))
+        if set(cls.ALIASES) <= set(columns):
+            names = [cls.ALIASES.get(c, c) for c in columns]
+            used = [i for i, c in enumerate(columns) if c not in cls.IGNORED]
+        else:
+            names, used = columns, list(range(len(columns)))
+        for i in used:
+            if names[i] in [names[j] for j in used if j < i]:
+                raise BadTable(
+                    "the column is there twice.", _REWRITE, path=source, column=names[i]
+                )
+        index = pd.Index(lines, name="line")
+        data = {}
+        for i in used:
+            cells = [row[i].strip() for row in rows]
+            data[names[i]] = cls._column(names[i], cells, lines, source)
+        return cls(pd.DataFrame(data, index=index), header, source)
+
+    @classmethod
+    def _column(
+        cls, name: str, cells: list[str], lines: list[int], source: str
+    ) -> list[Any] | pd.Series:
+        """Cells as numbers where the column must hold some, or where all look so."""
+        if name in cls._numeric():
+            for line, cell in zip(lines, cells, strict=True):
+                if cell == "" and name in cls._optional():
+                    continue
+                if not _NUMBER.fullmatch(cell):
+                    fault = "not finite" if _NOT_FINITE.fullmatch(cell) else "no number"
+                    raise BadTable(
+                        f"{cell[:40]!r} is {fault}.",
+                        _REWRITE,
+                        path=source,
+                        row=line,
+                        column=name,
+                    )
+            return [float(c) if c else math.nan for c in cells]
+        if all(_WHOLE.fullmatch(c) and "." not in c for c in cells):
+            return [int(c) for c in cells]
+        if all(not c or _NUMBER.fullmatch(c) for c in cells) and any(cells):
+            return [float(c) if c else math.nan for c in cells]
+        return cells
+
+    @classmethod
+    def _numeric(cls) -> tuple[str, ...]:
+        return (*cls.KEYS, cls.VALUE)
+
+
+class LatencyTable(_Table):
+    """T[i,j] of Kim et al. 2023: one row per measured span.
+
+    Columns: start, stop, latency_ms, spread_ms (standard deviation or half-width, same
+    unit), op (key of the measured op, "" if unknown), samples (0 if unknown), optionally
+    act_stop: 1 or 0 where the row holds only with or without the activation that closes
+    the span, blank where it holds for both.
+    """
+
+    KEYS = ("start", "stop", "act_stop")
+    VALUE = "latency_ms"
+    ALIASES: ClassVar[dict[str, str]] = {
+        "st": "start",
+        "end": "stop",
+        "time": "latency_ms",
+        "stdev": "spread_ms",
+    }
+
+    @classmethod
+    def _optional(cls) -> tuple[str, ...]:
+        return ("act_stop",)
+
+    @classmethod
+    def _numeric(cls) -> tuple[str, ...]:
+        return (*cls.KEYS, cls.VALUE, "spread_ms", "samples")
+
+    @classmethod
+    def _column(
+        cls, name: str, cells: list[str], lines: list[int], source: str
+    ) -> list[Any] | pd.Series:
+        if name == "op":
+            return cells
+        return super()._column(name, cells, lines, source)
+
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        frame = super()._checked(frame)
+        defaults: dict[str, object] = {"spread_ms": 0.0, "op": "", "samples": 0}
+        for column, default in defaults.items():
+            if column not in frame:
+                frame[column] = default
+        for column in ("latency_ms", "spread_ms"):
+            frame[column] = self._numbers(frame, column)
+            self._refuse(frame.index[frame[column] < 0], column, "a time is not negative")
+        frame["samples"] = self._whole(frame, "samples")
+        self._refuse(frame.index[frame["samples"] < 0], "samples", "a negative count")
+        frame["op"] = frame["op"].astype(str)
+        order = ["start", "stop", "latency_ms", "spread_ms", "op", "samples"]
+        if "act_stop" in frame:
+            said = frame["act_stop"].notna()
+            flags = self._flags(frame[said], "act_stop").reindex(frame.index)
+            frame = frame.assign(act_stop=flags.astype("Int64"))
+            order.append("act_stop")
+            spans = frame[["start", "stop"]]
+            blank = pd.MultiIndex.from_frame(spans[~said])
+            clash = said & pd.MultiIndex.from_frame(spans).isin(blank)
+            self._refuse(
+                frame.index[clash], "act_stop", "another row holds for both flags"
+            )
+        return frame[order + [c for c in frame if c not in order]]
+
+    @property
+    def fixed_ms(self) -> float:
+        """What no plan can change (pooling, classifier, launches), 0 if unknown."""
+        return float(self.header.get("fixed_ms", 0.0))
+
+    @property
+    def e2e_ms(self) -> float | None:
+        """The original network, measured end to end; None if unknown."""
+        text = self.header.get("e2e_ms")
+        return None if text is None else float(text)
+
+    @property
+    def single_layers_ms(self) -> float | None:
+        """Sum of the rows of length 1, with activation where the table distinguishes;
+        None if one is missing."""
+        single = self.frame[self.frame["stop"] - self.frame["start"] == 1]
+        single = single.drop_duplicates("start", keep="last")
+        if len(single) < self.depth:
+            return None
+        return math.fsum(single["latency_ms"])
+
+    @property
+    def original_ms(self) -> float | None:
+        """What percentages and speed-ups refer to: e2e_ms, or else fixed_ms plus the
+        single layers; None if a single layer is missing too."""
+        if self.e2e_ms is not None:
+            return self.e2e_ms
+        single = self.single_layers_ms
+        return None if single is None else self.fixed_ms + single
+
+
+class ImportanceTable(_Table):
+    """I[i,j,a,b] of Kim et al. 2023, final: normalised and extended.
+
+    Columns: start, stop, act_start (a), act_stop (b), importance, and free metrics.
+    Flag 0 is for positions that have no activation in the original network.
+    """
+
+    KEYS = ("start", "stop", "act_start", "act_stop")
+    VALUE = "importance"
+    ALIASES: ClassVar[dict[str, str]] = {
+        "st": "start",
+        "end": "stop",
+        "st_act": "act_start",
+        "end_act": "act_stop",
+        "imp": "importance",
+    }
+
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        frame = super()._checked(frame)
+        for column in ("act_start", "act_stop"):
+            frame[column] = self._flags(frame, column)
+        frame["importance"] = self._numbers(frame, "importance")
+        order = [*self.KEYS, self.VALUE]
+        return frame[order + [c for c in frame if c not in order]]
+
+    @cached_property
+    def linear_positions(self) -> frozenset[int]:
+        """Positions without an activation in the original: those with a flag of 0."""
+        frame = self.frame
+        stops = frame["stop"][frame["act_stop"] == 0]
+        starts = frame["start"][(frame["act_start"] == 0) & (frame["start"] > 0)]
+        return frozenset(map(int, {*stops, *starts}))
+
+
+def _checked_header(header: Mapping[str, object], source: str) -> Mapping[str, str]:
+    known = {"version": VERSION} | {str(k).strip(): _text(v) for k, v in header.items()}
+    for key, value in known.items():
+        if not key or ":" in key or len((key + value).splitlines()) != 1:
+            raise BadTable(f"header {key!r} is not one line.", _REWRITE, path=source)
+    if known["version"] != VERSION:
+        raise BadTable(
+            f"format version {known['version']} is not {VERSION}.",
+            "Use the dpcompress that wrote it, or a newer one.",
+            path=source,
+            column="version",
+        )
+    for key in ("e2e_ms", "fixed_ms"):
+        text = known.get(key, "0")
+        if not _NUMBER.fullmatch(text) or not 0 <= float(text) < math.inf:
+            fault = f"{text[:40]!r} is no time."
+            raise BadTable(fault, _REWRITE, path=source, column=key)
+    if "input" in known and not re.fullmatch(r"(\d{1,9}x){2}\d{1,9}", known["input"]):
+        raise BadTable(
+            f"{known['input'][:40]!r} is not CxHxW.",
+            _REWRITE,
+            path=source,
+            column="input",
+        )
+    return MappingProxyType(known)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return "x".join(map(str, value))
+    return str(value).strip()
+
+
+def _parse(
+    path: Path,
+) -> tuple[dict[str, str], list[str], list[list[str]], list[int]]:
+    """Header, column names, rows of cells, and the line that each row is on."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BadTable(
+                f"larger than {MAX_BYTES >> 20} MiB.",
+                "That is no table of spans.",
+                path=path,
+            )
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise BadTable(
+            f"cannot be read: {error.strerror or error}.", "Check the path.", path=path
+        ) from error
+    except UnicodeDecodeError as error:
+        raise BadTable("not UTF-8 text.", _REWRITE, path=path) from error
+    head: dict[str, str] = {}
+    body = io.StringIO(text, newline="")
+    skipped = 0
+    while (place := body.tell(), line := body.readline())[1].startswith("#"):
+        skipped += 1
+        key, colon, value = line[1:].partition(":")
+        if not colon or not key.strip() or key.strip() in head:
+            fault = "is there twice" if colon and key.strip() else "is not `# key: value`"
+            raise BadTable(f"the line {fault}.", _REWRITE, path=path, row=skipped)
+        head[key.strip()] = value.strip()
+    body.seek(place)
+    reader = csv.reader(body, strict=True)
+    columns: list[str] = []
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        for cells in reader:
+            if not any(c.strip() for c in cells):
+                continue
+            if not columns:
+                columns = [c.strip() for c in cells]
+                continue
+            if len(cells) != len(columns):
+                raise BadTable(
+                    f"{len(cells)} cells under {len(columns)} columns.",
+                    _REWRITE,
+                    path=path,
+                    row=skipped + reader.line_num,
+                )
+            rows.append(cells)
+            lines.append(skipped + reader.line_num)
+    except csv.Error as error:
+        raise BadTable(
+            f"not CSV: {error}.", _REWRITE, path=path, row=skipped + reader.line_num
+        ) from error
+    if not columns:
+        raise BadTable("the file is empty.", _REWRITE, path=path)
+    return head, columns, rows, lines
