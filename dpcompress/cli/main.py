@@ -1,0 +1,82 @@
+"""The command ``dpcompress``: registers the verbs and turns errors into one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from dpcompress import __version__
+from dpcompress.cli.output import console, emit
+from dpcompress.errors import BadInput, DpcompressError
+
+app = typer.Typer(
+    help="Makes trained convolutional networks faster by making them shallower.",
+    epilog="Start with: dpcompress compress -o run",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+STEP, CHECK = "One step at a time", "Look and check"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: see the exit codes in `dpcompress.errors`."""
+    try:
+        app(prog_name="dpcompress")
+    except DpcompressError as error:
+        sys.exit(report(error))
+    except BrokenPipeError:
+        # The reader of our output went away; nothing is wrong, and the interpreter's
+        # own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+            raise
+        place = error.filename or "The output"
+        sys.exit(
+            report(
+                BadInput(
+                    f"{place} cannot be written: {error.strerror}.",
+                    "Free some space or choose a folder that you may write to.",
+                )
+            )
+        )
+    sys.exit(0)
+
+
+def report(error: DpcompressError) -> int:
+    """Say what went wrong and what to do about it; returns the exit code."""
+    if "--json" in sys.argv:
+        facts = {
+            name: value
+            for name, value in vars(error).items()
+            if isinstance(value, str | int | float)
+        }
+        kind = type(error).__name__
+        emit({"error": {"kind": kind, **facts, "exit_code": error.exit_code}})
+    else:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    return error.exit_code
