@@ -1,0 +1,49 @@
+"""A network as plain data, which of its spans may merge, and a plan for it. No torch."""
+
+from dpcompress.blueprint.chains import find_chains, skips
+from dpcompress.blueprint.data import (
+    Blueprint,
+    Chain,
+    ConvSpec,
+    Layer,
+    Limits,
+    Op,
+    Sides,
+    Skip,
+    Span,
+)
+from dpcompress.blueprint.legality import (
+    Illegal,
+    MergedSpan,
+    branch_ops,
+    candidates,
+    examine,
+    input_margin,
+    legal_spans,
+    spans_of,
+)
+from dpcompress.blueprint.plan import Plan, keep_everything
+
+__all__ = [
+    "Blueprint",
+    "Chain",
+    "ConvSpec",
+    "Illegal",
+    "Layer",
+    "Limits",
+    "MergedSpan",
+    "Op",
+    "Plan",
+    "Sides",
+    "Skip",
+    "Span",
+    "branch_ops",
+    "candidates",
+    "examine",
+    "find_chains",
+    "input_margin",
+    "keep_everything",
+    "legal_spans",
+    "skips",
+    "spans_of",
+]

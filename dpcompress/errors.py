@@ -1,0 +1,103 @@
+"""Every error that dpcompress raises on purpose.
+
+Each carries one sentence (what, where), a remedy and the exit code that the
+command line ends with. Anything else that escapes is a bug.
+
+Valid on Python 3.8: the torch-free runner is shipped with this file.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+
+class DpcompressError(Exception):
+    """Base of all expected failures.
+
+    Args:
+        message: what went wrong and where, one sentence.
+        remedy: what the user can do about it, one sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".rstrip()
+
+
+class UsageError(DpcompressError):
+    """A wrong argument: unknown model, malformed budget, impossible combination."""
+
+    exit_code = 2
+
+
+class InfeasibleBudget(DpcompressError):
+    """No plan is fast enough; ``least_ms`` is the least latency that any plan has."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, remedy: str = "", *, least_ms: float) -> None:
+        super().__init__(message, remedy)
+        self.least_ms = least_ms
+
+
+class BadInput(DpcompressError):
+    """An input (file, image folder, weights) that cannot be used."""
+
+    exit_code = 4
+
+
+class BadTable(BadInput):
+    """A table or results file with a fault at a known place.
+
+    Args:
+        path: the file.
+        row: line number in the file, counted from 1, or None for the file as a whole.
+        column: column name, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        remedy: str = "",
+        *,
+        path: object,
+        row: Optional[int] = None,
+        column: Optional[str] = None,
+    ) -> None:
+        place = str(path)
+        if row is not None:
+            place += f", line {row}"
+        if column is not None:
+            place += f", column {column}"
+        super().__init__(f"{place}: {message}", remedy)
+        self.path, self.row, self.column = path, row, column
+
+
+class UntraceableModel(BadInput):
+    """A model whose computation cannot be captured as a static graph of one input."""
+
+
+class IllegalMerge(BadInput):
+    """A plan asks for a span that cannot become one convolution."""
+
+
+class EngineUnavailable(DpcompressError):
+    """The inference engine, its device or its precision is not available here."""
+
+    exit_code = 5
+
+
+class TrainingDiverged(DpcompressError):
+    """A training loss became infinite or not a number."""
+
+
+class VerificationFailed(DpcompressError):
+    """A merge, an export or a recorded claim does not hold."""
+
+    exit_code = 6

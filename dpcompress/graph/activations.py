@@ -1,0 +1,107 @@
+"""Activations: their names in a Blueprint and the modules that compute them."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dpcompress.blueprint import Blueprint
+from dpcompress.errors import IllegalMerge
+
+_PLAIN: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "silu": nn.SiLU,
+    "hardswish": nn.Hardswish,
+    "hardsigmoid": nn.Hardsigmoid,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "mish": nn.Mish,
+    "selu": nn.SELU,
+    "softplus": nn.Softplus,
+}
+_FUNCTIONS: dict[Any, str] = {
+    **{getattr(F, name): name for name in _PLAIN},
+    torch.relu: "relu",
+    torch.relu_: "relu",
+    F.relu_: "relu",
+    torch.sigmoid: "sigmoid",
+    torch.tanh: "tanh",
+    F.gelu: "gelu",
+    F.leaky_relu: "leaky_relu",
+    F.elu: "elu",
+    F.hardtanh: "hardtanh",
+}
+_METHODS = {"relu": "relu", "relu_": "relu", "sigmoid": "sigmoid", "tanh": "tanh"}
+_PARAMETRIC: dict[str, Callable[..., nn.Module]] = {
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "hardtanh": nn.Hardtanh,
+}
+ADDITIONS = {operator.add, operator.iadd, torch.add}
+ADD_METHODS = {"add", "add_"}
+
+
+def activation_name(module: nn.Module) -> str | None:
+    """A module's name in a Blueprint ("relu6", "leaky_relu(0.1)"), None if it is no
+    activation that is known to work on each value alone."""
+    kind = type(module)
+    for name, known in _PLAIN.items():
+        if kind is known:
+            return name
+    if kind is nn.GELU:
+        return "gelu" if module.approximate == "none" else "gelu(tanh)"
+    if kind is nn.LeakyReLU:
+        return f"leaky_relu({module.negative_slope:g})"
+    if kind is nn.ELU:
+        return f"elu({module.alpha:g})"
+    if kind is nn.Hardtanh:
+        low, high = module.min_val, module.max_val
+        return "relu6" if (low, high) == (0, 6) else f"hardtanh({low:g},{high:g})"
+    if kind is nn.PReLU:
+        return "prelu"
+    return None
+
+
+def activation_of_call(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> nn.Module | None:
+    """The module that does what a traced function or method call does; None if the call
+    is not a known activation of its first argument with plain numbers after it."""
+    name = _METHODS.get(target) if isinstance(target, str) else _FUNCTIONS.get(target)
+    options = {k: v for k, v in kwargs.items() if k not in ("inplace", "input")}
+    numbers = [a for a in args[1:] if not isinstance(a, bool)]
+    if name is None or not all(
+        isinstance(v, int | float | str) for v in (*numbers, *options.values())
+    ):
+        return None
+    if name in _PLAIN:
+        return None if numbers or options else _PLAIN[name]()
+    return _PARAMETRIC[name](*numbers, **options)
+
+
+def free_activation(blueprint: Blueprint) -> nn.Module:
+    """The network's own most common activation, as added at linear positions.
+
+    Raises:
+        IllegalMerge: no layer of the network is followed by an activation.
+    """
+    names = Counter(
+        blueprint.ops[layer.act].act for layer in blueprint.layers if layer.act is not None
+    )
+    for name, _ in names.most_common():
+        if name in _PLAIN:
+            return _PLAIN[name]()
+        if name == "gelu":
+            return nn.GELU()
+    raise IllegalMerge(
+        "An activation cannot be added: no layer of this network has a plain one.",
+        "Use a plan without added_activations.",
+    )

@@ -1,0 +1,192 @@
+"""A model as a flat torch.fx graph in normal form, one Blueprint op per node.
+
+Convolution, norm, activation and pooling modules are leaves. A submodule that cannot be
+traced into stays a leaf, too, and becomes a barrier; the captured graph is compared with
+the model itself before anything is built on it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from dpcompress.blueprint import Blueprint, Limits, find_chains
+from dpcompress.errors import BadInput, UntraceableModel
+from dpcompress.graph.describe import Describer
+from dpcompress.graph.normal_form import normalize
+
+_IDENTITY_CLASSES = {"StochasticDepth", "DropPath", "DropBlock2d"}
+_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A copy of the model as a graph, and the Blueprint that describes it.
+
+    Each node of `network.graph` that computes has its op's index in ``meta["op"]``.
+    """
+
+    network: fx.GraphModule
+    blueprint: Blueprint
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, leaves: dict[str, str]) -> None:
+        super().__init__()
+        self.leaves = leaves
+        self.failed: tuple[str, str] | None = None
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return (
+            module_qualified_name in self.leaves
+            or isinstance(m, nn.Conv2d | nn.modules.batchnorm._BatchNorm)
+            or type(m).__name__ in _IDENTITY_CLASSES | {"FrozenBatchNorm2d"}
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception as error:
+            if self.failed is None:  # the innermost module is the one to blame
+                self.failed = (self.path_of_module(m), _first_line(error))
+            raise
+
+
+def capture(
+    model: nn.Module, input_shape: tuple[int, int, int], limits: Limits | None = None
+) -> Captured:
+    """Trace a copy of `model` in eval mode for inputs of `input_shape` = (C, H, W).
+
+    Raises:
+        UntraceableModel: several inputs or outputs, control flow that depends on the
+            data outside any submodule, no convolution, or a graph that computes
+            something else than the model.
+        BadInput: the model does not accept an input of this shape.
+    """
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise BadInput(f"{input_shape} is not an input shape.", "Give (C, H, W).")
+    root = copy.deepcopy(model).cpu().float().eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(_BATCH, *input_shape, generator=generator)
+    expected = _run(root, images)
+    graph, leaves = _trace(root)
+    network = fx.GraphModule(root, graph)
+    normalize(network)
+    shapes = _shapes(network, images)
+    outputs = [n for n in network.graph.nodes if n.op == "output"]
+    if not isinstance(outputs[0].args[0], fx.Node):
+        raise UntraceableModel(
+            f"{type(model).__name__} returns several tensors.",
+            "Wrap it in a module that returns the one that counts.",
+        )
+    describer = Describer(network, shapes, leaves)
+    ops, index = describer.ops()
+    for node, number in index.items():
+        node.meta["op"] = number
+    layers, chains = find_chains(ops)
+    if not layers:
+        causes = "; ".join(f"{path}: {why}" for path, why in leaves.items())
+        raise UntraceableModel(
+            f"{type(model).__name__} has no convolution that could merge"
+            + (f" ({causes})." if causes else "."),
+            "dpcompress compresses networks of 2-d convolutions.",
+        )
+    with torch.no_grad():
+        actual = network(images)
+    if not torch.allclose(actual, expected, rtol=0, atol=1e-4 * _scale(expected)):
+        raise UntraceableModel(
+            f"The traced graph of {type(model).__name__} computes something else than "
+            "the model: it changes a tensor in place, or it is random.",
+            "Replace in-place operations on tensors that are used again.",
+        )
+    blueprint = Blueprint(
+        input=input_shape,
+        output=index[outputs[0].args[0]],
+        ops=tuple(ops),
+        layers=layers,
+        chains=chains,
+        limits=limits or Limits(),
+    )
+    return Captured(network, blueprint)
+
+
+def _scale(tensor: torch.Tensor) -> float:
+    return float(tensor.abs().max().clamp_min(1e-6))
+
+
+def _run(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    parameters = [
+        p
+        for p in inspect.signature(model.forward).parameters.values()
+        if p.default is p.empty
+        and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    if len(parameters) != 1:
+        raise UntraceableModel(
+            f"{type(model).__name__} takes {len(parameters)} inputs, not one image.",
+            "Wrap it in a module whose forward takes the image alone.",
+        )
+    try:
+        with torch.no_grad():
+            output = model(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        shape = "x".join(map(str, images.shape[1:]))
+        raise BadInput(
+            f"{type(model).__name__} does not accept an input of {shape}: "
+            f"{_first_line(error)}.",
+            "Choose another size with --input CxHxW.",
+        ) from error
+    if not isinstance(output, torch.Tensor):
+        raise UntraceableModel(
+            f"{type(model).__name__} returns a {type(output).__name__}, not one tensor.",
+            "Wrap it in a module that returns the one that counts.",
+        )
+    return output
+
+
+def _trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
+    """The graph, and the submodules that had to stay leaves with the reason why."""
+    parameters = list(inspect.signature(root.forward).parameters.values())
+    fixed = {p.name: p.default for p in parameters if p.default is not p.empty}
+    leaves: dict[str, str] = {}
+    while True:
+        tracer = _Tracer(leaves)
+        try:
+            return tracer.trace(root, concrete_args=fixed or None), leaves
+        except Exception as error:  # whatever the model's own code raises on a proxy
+            if tracer.failed is None or tracer.failed[0] in leaves:
+                raise UntraceableModel(
+                    f"{type(root).__name__}.forward cannot be traced: "
+                    f"{_first_line(error)}.",
+                    "Move what depends on the data into a submodule of its own; it "
+                    "will be left as it is.",
+                ) from error
+            leaves[tracer.failed[0]] = f"cannot be traced: {tracer.failed[1]}"
+
+
+def _shapes(
+    network: fx.GraphModule, images: torch.Tensor
+) -> dict[fx.Node, tuple[int, ...]]:
+    shapes: dict[fx.Node, tuple[int, ...]] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            is_image = isinstance(value, torch.Tensor) and value.ndim > 0
+            shapes[n] = tuple(value.shape[1:]) if is_image else ()
+            return value
+
+    with torch.no_grad():
+        Recorder(network).run(images)
+    return shapes
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

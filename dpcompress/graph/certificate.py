@@ -1,0 +1,248 @@
+"""The proof that a merged network computes what its linearized form computes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from dpcompress.blueprint import Blueprint, MergedSpan
+from dpcompress.errors import VerificationFailed
+from dpcompress.files import write_text
+from dpcompress.graph.linearize import check_plan, op_nodes, value_nodes
+
+FLOAT64_LIMIT = 1e-10
+FLOAT32_LIMIT = 1e-4
+_RANDOM_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest |Δ| of a comparison relative to the largest |value| of the reference.
+
+    `border` counts only pixels that see the padding, `inside` only the others (None
+    where there are none of the kind).
+    """
+
+    float64: float
+    float32: float
+    border: float | None = None
+    inside: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self.float64 <= FLOAT64_LIMIT and self.float32 <= FLOAT32_LIMIT
+
+
+@dataclass(frozen=True)
+class SpanProof:
+    """One merged span.
+
+    random, real: differences on random inputs and on given images.
+    range_growth: max|w| / rms(w) of the merged kernel over the largest of its parts': how
+        much more range a low-precision format must cover.
+    """
+
+    start: int
+    stop: int
+    kernel: tuple[int, int]
+    random: Difference
+    real: Difference | None
+    range_growth: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Differences between a linearized and a merged network; written as JSON.
+
+    fp16_linearized, fp16_merged: relative difference that casting all weights and
+    activations to fp16 makes to each network's output (None where the CPU cannot).
+    """
+
+    plan: dict[str, Any]
+    network_random: Difference
+    network_real: Difference | None
+    spans: list[SpanProof] = field(default_factory=list)
+    fp16_linearized: float | None = None
+    fp16_merged: float | None = None
+    version: int = 1
+
+    @property
+    def holds(self) -> bool:
+        differences = [self.network_random, self.network_real]
+        for span in self.spans:
+            differences += [span.random, span.real]
+        return all(d.holds for d in differences if d is not None)
+
+    def require(self) -> None:
+        """Raise VerificationFailed, naming the worst span, unless everything holds."""
+        if self.holds:
+            return
+        bad = [s for s in self.spans if not s.random.holds or (s.real and not s.real.holds)]
+        where = (
+            f"span {bad[0].start} to {bad[0].stop} differs by {bad[0].random.float64:.1e}"
+            if bad
+            else f"the outputs differ by {self.network_random.float64:.1e} in float64 and "
+            f"{self.network_random.float32:.1e} in float32"
+        )
+        raise VerificationFailed(
+            f"The merged network is not the linearized one: {where}, relative to the "
+            f"largest value (allowed: {FLOAT64_LIMIT:g} and {FLOAT32_LIMIT:g}).",
+            "Nothing was written; if the weights are finite, this is a bug: report it.",
+        )
+
+    def write(self, path: str | Path) -> None:
+        write_text(path, json.dumps(asdict(self) | {"holds": self.holds}, indent=1) + "\n")
+
+
+def certify(
+    linearized: fx.GraphModule, merged: fx.GraphModule, images: Tensor | None = None
+) -> Certificate:
+    """Compare two networks of one plan, span by span and as a whole, in eval mode.
+
+    `merged` is in float64, as composed; it is compared so, and cast to float32. Each span is compared on the inputs that the linearized network gives it.
+    """
+    blueprint: Blueprint = linearized.meta["blueprint"]
+    spans = check_plan(blueprint, linearized.meta["plan"])
+    pairs = {
+        dtype: (
+            copy.deepcopy(linearized).cpu().to(dtype).eval(),
+            copy.deepcopy(merged).cpu().to(dtype).eval(),
+        )
+        for dtype in (torch.float64, torch.float32)
+    }
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn(_RANDOM_IMAGES, *blueprint.input, generator=generator)
+    on_random = _compare(pairs, spans, random)
+    on_real = None if images is None else _compare(pairs, spans, images.cpu())
+    fp16 = [_fp16_difference(net, random) for net in pairs[torch.float32]]
+    return Certificate(
+        plan=linearized.meta["plan"].model_dump(mode="json"),
+        network_random=on_random[0],
+        network_real=on_real[0] if on_real else None,
+        spans=[
+            SpanProof(
+                start=span.span.start,
+                stop=span.span.stop,
+                kernel=span.conv.kernel,
+                random=on_random[1][n],
+                real=on_real[1][n] if on_real else None,
+                range_growth=_range_growth(pairs[torch.float32], blueprint, span),
+            )
+            for n, span in enumerate(spans)
+            if span.span.length > 1
+        ],
+        fp16_linearized=fp16[0],
+        fp16_merged=fp16[1],
+    )
+
+
+_Pairs = dict[torch.dtype, tuple[fx.GraphModule, fx.GraphModule]]
+
+
+def _compare(
+    pairs: _Pairs, spans: list[MergedSpan], images: Tensor
+) -> tuple[Difference, list[Difference]]:
+    whole: dict[torch.dtype, float] = {}
+    parts: dict[torch.dtype, list[tuple[float, float | None, float | None]]] = {}
+    for dtype, (linearized, merged) in pairs.items():
+        inputs = images.to(dtype)
+        expected, values = _run(linearized, spans, inputs)
+        with torch.no_grad():
+            whole[dtype] = _relative(merged(inputs), expected)
+        parts[dtype] = [
+            _span_difference(merged, span, *values[n]) for n, span in enumerate(spans)
+        ]
+    doubles, floats = parts[torch.float64], parts[torch.float32]
+    return Difference(whole[torch.float64], whole[torch.float32]), [
+        Difference(d[0], f[0], border=d[1], inside=d[2]) for d, f in zip(doubles, floats)
+    ]
+
+
+def _run(
+    network: fx.GraphModule, spans: list[MergedSpan], images: Tensor
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """The output, and each span's input and output."""
+    exits, entries = op_nodes(network), value_nodes(network)
+    wanted = {entries[s.entry] for s in spans} | {exits[s.exit] for s in spans}
+    kept: dict[fx.Node, Tensor] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if n in wanted:
+                kept[n] = value
+            return value
+
+    with torch.no_grad():
+        output = Recorder(network).run(images)
+    return output, [(kept[entries[s.entry]], kept[exits[s.exit]]) for s in spans]
+
+
+def _span_difference(
+    merged: fx.GraphModule, span: MergedSpan, value: Tensor, expected: Tensor
+) -> tuple[float, float | None, float | None]:
+    node = op_nodes(merged)[span.exit]
+    conv = merged.get_submodule(str(node.target))
+    (top, bottom), (left, right) = span.conv.padding
+    with torch.no_grad():
+        if not any(conv.padding):  # type: ignore[arg-type]
+            value = torch.nn.functional.pad(value, (left, right, top, bottom))
+        delta = (conv(value) - expected).abs().amax((0, 1))
+    scale = float(expected.abs().max().clamp_min(1e-30))
+    inside = torch.zeros_like(delta, dtype=torch.bool)
+    edges = [
+        (-(-front // s), size - (-(-back // s)))
+        for (front, back), s, size in zip(
+            span.conv.padding, span.conv.stride, delta.shape, strict=True
+        )
+    ]
+    (y0, y1), (x0, x1) = edges
+    inside[y0 : max(y1, 0), x0 : max(x1, 0)] = True
+
+    def worst(pixels: Tensor) -> float | None:
+        return float(delta[pixels].max()) / scale if bool(pixels.any()) else None
+
+    return float(delta.max()) / scale, worst(~inside), worst(inside)
+
+
+def _relative(actual: Tensor, expected: Tensor) -> float:
+    """NaN anywhere counts as infinitely far."""
+    distance = float((actual - expected).abs().max())
+    scale = float(expected.abs().max().clamp_min(1e-30))
+    ratio = distance / scale
+    return ratio if ratio == ratio else float("inf")
+
+
+def _range_growth(
+    pair: tuple[fx.GraphModule, fx.GraphModule], blueprint: Blueprint, span: MergedSpan
+) -> float:
+    linearized, merged = pair
+
+    def peak(network: fx.GraphModule, path: str) -> float:
+        weight = network.get_submodule(path).weight
+        assert isinstance(weight, Tensor)
+        weight = weight.detach()
+        return float(weight.abs().max() / weight.square().mean().sqrt().clamp_min(1e-30))
+
+    parts = [
+        peak(linearized, blueprint.ops[i].name)
+        for i in span.region
+        if blueprint.ops[i].kind == "conv"
+    ]
+    path = str(op_nodes(merged)[span.exit].target)
+    return peak(merged, path) / max(parts)
+
+
+def _fp16_difference(network: fx.GraphModule, images: Tensor) -> float | None:
+    try:
+        with torch.no_grad():
+            half = copy.deepcopy(network).half()(images[:1].half()).float()
+            return _relative(half, network(images[:1]))
+    except RuntimeError:  # an op without an fp16 kernel on this machine
+        return None

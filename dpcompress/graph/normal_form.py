@@ -1,0 +1,148 @@
+"""Rewriting a traced graph so that one thing is written in one way.
+
+Activations become module calls, in-place operations ordinary ones, timm's fused
+norm-activations a norm and an activation, "SAME" convolutions plain ones behind a pad.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from dpcompress.graph.activations import (
+    ADD_METHODS,
+    ADDITIONS,
+    activation_name,
+    activation_of_call,
+)
+
+
+def normalize(network: fx.GraphModule) -> None:
+    """Bring `network`'s graph into normal form, in place; its function stays the same."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    for module in modules.values():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+    for node in list(network.graph.nodes):
+        if node.op == "call_module":
+            module = modules[node.target]
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                _split_norm_activation(network, node, module)
+        elif node.op in ("call_function", "call_method"):
+            _replace_call(network, node)
+    network.graph.lint()
+    network.recompile()
+
+
+def _replace_call(network: fx.GraphModule, node: fx.Node) -> None:
+    module = activation_of_call(node.target, node.args, dict(node.kwargs))
+    source = node.args[0] if node.args else node.kwargs.get("input")
+    if module is not None and isinstance(source, fx.Node):
+        insert_module(network, node, module, source)
+    elif (
+        node.target in (ADDITIONS if node.op == "call_function" else ADD_METHODS)
+        and len(node.args) == 2
+        and not node.kwargs
+    ):
+        node.op, node.target = "call_function", operator.add
+
+
+def insert_module(
+    network: fx.GraphModule, node: fx.Node, module: nn.Module, source: fx.Node
+) -> fx.Node:
+    """Put a call of `module` on `source` in the place of `node`, which it takes over."""
+    name = free_name(network, node.name)
+    network.add_submodule(name, module)
+    with network.graph.inserting_before(node):
+        new = network.graph.call_module(name, (source,))
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    network.graph.erase_node(node)
+    return new
+
+
+def free_name(network: nn.Module, stem: str) -> str:
+    """`stem`, with a number if the network has an attribute of that name."""
+    name, number = stem, 1
+    while hasattr(network, name):
+        name, number = f"{stem}_{number}", number + 1
+    return name
+
+
+def _split_norm_activation(
+    network: fx.GraphModule, node: fx.Node, module: nn.Module
+) -> None:
+    """timm's BatchNormAct2d and alike: a norm with children `drop` and `act`."""
+    if type(module).__name__ not in ("BatchNormAct2d", "SyncBatchNormAct"):
+        return
+    norm = nn.BatchNorm2d(
+        module.num_features,
+        eps=module.eps,
+        momentum=module.momentum,
+        affine=module.affine,
+        track_running_stats=module.track_running_stats,
+    ).eval()
+    norm.weight, norm.bias = module.weight, module.bias
+    for name, buffer in module.named_buffers(recurse=False):
+        setattr(norm, name, buffer)
+    children: list[tuple[str, nn.Module]] = [
+        (name, child)
+        for name, child in (("drop", module.drop), ("act", module.act))
+        if not isinstance(child, nn.Identity)
+    ]
+    network.add_submodule(str(node.target), norm)
+    last = node
+    for suffix, child in children:
+        name = free_name(network, f"{node.name}_{suffix}")
+        network.add_submodule(name, child)
+        with network.graph.inserting_after(last):
+            new = network.graph.call_module(name, (node,))
+        last.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+        new.args = (last,)
+        last = new
+
+
+def conv_padding(
+    conv: nn.Conv2d, size: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The zeros that `conv` puts at (top, bottom), (left, right) of an input of `size`."""
+
+    def sides(d: int) -> tuple[int, int]:
+        reach = conv.dilation[d] * (conv.kernel_size[d] - 1)
+        if type(conv).__name__ == "Conv2dSame":
+            outputs = -(-size[d] // conv.stride[d])
+            total = max((outputs - 1) * conv.stride[d] + reach + 1 - size[d], 0)
+            return (total // 2, total - total // 2)
+        if conv.padding == "same":
+            return (reach // 2, reach - reach // 2)
+        if conv.padding == "valid":
+            return (0, 0)
+        return (int(conv.padding[d]), int(conv.padding[d]))
+
+    return (sides(0), sides(1))
+
+
+def does_what_it_says(
+    conv: nn.Conv2d, shape: tuple[int, ...], padding: tuple[Any, Any]
+) -> bool:
+    """Whether a subclass of Conv2d computes the plain convolution of its attributes."""
+    images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    (top, bottom), (left, right) = padding
+    with torch.no_grad():
+        plain = F.conv2d(
+            F.pad(images, (left, right, top, bottom)),
+            conv.weight,
+            conv.bias,
+            conv.stride,
+            0,
+            conv.dilation,
+            conv.groups,
+        )
+        actual = conv(images)
+    return actual.shape == plain.shape and torch.allclose(actual, plain, atol=1e-5)
+
+
