@@ -252,7 +252,7 @@ class LatencyTable(_Table):
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         frame = super()._checked(frame)
-        defaults: dict[str, object] = {"spread_ms": 0.0, "op": "", "samples": 0}
+        defaults: dict[str, float | str] = {"spread_ms": 0.0, "op": "", "samples": 0}
         for column, default in defaults.items():
             if column not in frame:
                 frame[column] = default

@@ -1,0 +1,28 @@
+"""The exact solver: latency and importance tables in, the whole frontier of plans out."""
+
+from dpcompress.solver.budget import parse_budget
+from dpcompress.solver.constraints import (
+    Limit,
+    latency_limit,
+    mac_limit,
+    memory_limit,
+    parameter_limit,
+)
+from dpcompress.solver.frontier import Frontier
+from dpcompress.solver.solve import ApproximateFrontier, solve, upper_bound
+from dpcompress.solver.stage1 import Stretch, fastest
+
+__all__ = [
+    "ApproximateFrontier",
+    "Frontier",
+    "Limit",
+    "Stretch",
+    "fastest",
+    "latency_limit",
+    "mac_limit",
+    "memory_limit",
+    "parameter_limit",
+    "parse_budget",
+    "solve",
+    "upper_bound",
+]
