@@ -1,0 +1,26 @@
+"""Data, recipes and the training loop."""
+
+from dpcompress.training.checkpoint import state_digest
+from dpcompress.training.data import Data, load_data
+from dpcompress.training.evaluate import Metrics, check_classes, evaluate, predict_logits
+from dpcompress.training.images import Split
+from dpcompress.training.loop import Epoch, fit
+from dpcompress.training.recipe import Recipe
+from dpcompress.training.seeding import deterministic, seed_of, seeded
+
+__all__ = [
+    "Data",
+    "Epoch",
+    "Metrics",
+    "Recipe",
+    "Split",
+    "check_classes",
+    "deterministic",
+    "evaluate",
+    "fit",
+    "load_data",
+    "predict_logits",
+    "seed_of",
+    "seeded",
+    "state_digest",
+]

@@ -1,0 +1,75 @@
+"""What a network says of images, and how often it is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpcompress.errors import BadInput
+from dpcompress.progress import Progress, silent
+from dpcompress.training.images import Batches, Split
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """accuracy in 0..1, mean cross-entropy in nats, over `count` images."""
+
+    accuracy: float
+    loss: float
+    count: int
+
+
+def predict_logits(
+    model: nn.Module, split: Split, batch: int = 256, progress: Progress = silent
+) -> Tensor:
+    """The model's outputs in eval mode, float32 (len(split), classes), on the CPU.
+
+    Runs where the model's weights are; the model's training mode is left as it was.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    batches, outputs = Batches(split, batch), []
+    try:
+        with torch.inference_mode():
+            for images, _ in batches.epoch():
+                outputs.append(model(images.to(device)).float().cpu())
+                progress(len(outputs), len(batches))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return torch.cat(outputs).clone()
+
+
+def evaluate(
+    model: nn.Module, split: Split, batch: int = 256, progress: Progress = silent
+) -> Metrics:
+    """Top-1 accuracy and cross-entropy of `model` on a split.
+
+    Raises:
+        BadInput: the model's classes are not the data's.
+    """
+    logits = predict_logits(model, split, batch, progress)
+    check_classes(logits, int(split.labels.max()) + 1)
+    loss = F.cross_entropy(logits.double(), split.labels)
+    right = (logits.argmax(1) == split.labels).double().mean()
+    return Metrics(right.item(), loss.item(), len(split))
+
+
+def check_classes(logits: Tensor, classes: int, *, exactly: bool = False) -> None:
+    """Refuse outputs that are not one score per class, (batch, classes).
+
+    Raises:
+        BadInput: with both numbers.
+    """
+    found = logits.shape[1] if logits.dim() == 2 else 0
+    if found < classes or (exactly and found != classes):
+        shape = tuple(logits.shape[1:])
+        raise BadInput(
+            f"The data has {classes} classes, the model's output per image is {shape}.",
+            "Give the model as many outputs as there are classes (--model-args "
+            f"num_classes={classes}), or other data.",
+        )
