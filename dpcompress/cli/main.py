@@ -10,6 +10,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpcompress import __version__
+from dpcompress.cli.doctor import doctor
+from dpcompress.cli.export import export
+from dpcompress.cli.inspect import inspect
+from dpcompress.cli.merge import merge
 from dpcompress.cli.output import console, emit
 from dpcompress.errors import BadInput, DpcompressError
 
@@ -23,6 +27,12 @@ app = typer.Typer(
 )
 
 STEP, CHECK = "One step at a time", "Look and check"
+
+
+app.command(rich_help_panel=STEP)(inspect)
+app.command(rich_help_panel=STEP)(merge)
+app.command(rich_help_panel=STEP)(export)
+app.command(rich_help_panel=CHECK)(doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,115 @@
+"""``dpcompress doctor``: what works on this machine, and how to get the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dpcompress import __version__
+from dpcompress.cli.options import Json
+from dpcompress.cli.output import emit, print_table
+from dpcompress.errors import DpcompressError, EngineUnavailable
+
+_OPTIONAL = {
+    "timm": "models named timm:NAME",
+    "ray": "scoring on a cluster",
+    "tensorrt": "NVIDIA GPUs and Jetson boards",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked for; `remedy` is the command that would bring it."""
+
+    what: str
+    works: bool
+    found: str
+    remedy: str = ""
+
+
+def doctor(json: Json = False) -> None:
+    """Show what works on this machine, and how to get the rest.
+
+    Exits with 5 if no inference engine works.
+
+    \b
+    Example:
+      dpcompress doctor
+    """
+    engines = _engines()
+    findings = [*_machine(), _torch(), *engines, *_optional(), _writable()]
+    works = any(engine.works for engine in engines)
+    if json:
+        emit({"works": works, "findings": [asdict(finding) for finding in findings]})
+    else:
+        print_table(
+            ("", "works", "found", "to get it"),
+            [(f.what, f.works, f.found, f.remedy) for f in findings],
+        )
+    if not works:
+        raise EngineUnavailable(
+            "No inference engine works here.", "Run: pip install onnxruntime"
+        )
+
+
+def _machine() -> list[Finding]:
+    from dpcompress.runner.engine import cores, cpu_model
+
+    return [
+        Finding("dpcompress", True, __version__),
+        Finding("python", True, platform.python_version()),
+        Finding("processor", True, f"{cores()} cores, {cpu_model()}"),
+    ]
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("torch", False, str(error), "pip install torch torchvision")
+    devices = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    found = f"{torch.__version__}, devices: {', '.join(['cpu', *devices])}"
+    return Finding("torch", True, found)
+
+
+def _engines() -> list[Finding]:
+    from dpcompress.runner import ENGINES, open_engine
+
+    findings = []
+    for name in ENGINES:
+        try:
+            version = open_engine(name).identity["engine_version"]
+        except DpcompressError as error:
+            findings.append(Finding(name, False, error.message, error.remedy))
+        else:
+            findings.append(Finding(name, True, version))
+    return findings
+
+
+def _optional() -> list[Finding]:
+    findings = []
+    for name, purpose in _OPTIONAL.items():
+        if importlib.util.find_spec(name) is None:
+            remedy = f"pip install 'dpcompress[{name}]'"
+            findings.append(Finding(name, False, f"for {purpose}", remedy))
+        else:
+            findings.append(Finding(name, True, importlib.metadata.version(name)))
+    return findings
+
+
+def _writable() -> Finding:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = folder / "dpcompress"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        remedy = "export XDG_CACHE_HOME=A_FOLDER_THAT_YOU_MAY_WRITE_TO"
+        return Finding("cache", False, f"{folder}: {error.strerror}", remedy)
+    return Finding("cache", True, str(folder))

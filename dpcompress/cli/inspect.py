@@ -1,0 +1,195 @@
+"""``dpcompress inspect``: what a network looks like to the method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpcompress.cli.options import Input, Json, Model, ModelArgs
+from dpcompress.cli.output import emit, print_table
+
+if TYPE_CHECKING:
+    from dpcompress.blueprint import Blueprint, ConvSpec, Illegal, MergedSpan
+
+
+def inspect(
+    model: Model,
+    model_args: ModelArgs = None,
+    input: Input = None,
+    spans: Annotated[
+        bool,
+        typer.Option(
+            "--spans", help="Also list every span: what it becomes, or why not."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show the layers, skips and barriers of a network, and which spans can merge.
+
+    A span (start, stop) is the layers start+1 to stop. It is legal when it can become
+    one convolution exactly, and a candidate when that convolution is also small enough
+    to be worth measuring.
+
+    \b
+    Example:
+      dpcompress inspect torchvision:mobilenet_v2 --spans
+    """
+    from dpcompress.blueprint import examine, spans_of
+    from dpcompress.graph import trace
+    from dpcompress.models import default_input, load_model
+
+    network = load_model(model, model_args=dict(model_args or ()))
+    blueprint = trace(network, input or default_input(model))
+    found = [examine(blueprint, span) for span in spans_of(blueprint)]
+    listed = [_span(result) for result in found]
+    facts = {
+        "model": model,
+        "input": blueprint.input,
+        "blueprint": blueprint.digest,
+        "params": sum(p.numel() for p in network.parameters()),
+        "conv_macs": _conv_macs(blueprint),
+        "layers": _layers(blueprint),
+        "skips": _skips(blueprint),
+        "barriers": _barriers(blueprint),
+        "spans_legal": sum(span["status"] != "illegal" for span in listed),
+        "spans_candidate": sum(span["status"] == "candidate" for span in listed),
+    }
+    if json:
+        emit(facts | ({"spans": listed} if spans else {}))
+        return
+    _print(facts)
+    if spans:
+        columns = ("start", "stop", "status", "kernel", "MACs", "params", "why not")
+        print_table(columns, map(_span_row, listed), title="Spans")
+
+
+def _layers(blueprint: Blueprint) -> list[dict[str, Any]]:
+    rows = []
+    for number, layer in enumerate(blueprint.layers, 1):
+        op = blueprint.ops[layer.conv]
+        assert op.conv is not None
+        act = None if layer.act is None else blueprint.ops[layer.act].act
+        rows.append(
+            {
+                "layer": number,
+                "name": op.name,
+                "conv": _shape_of(op.conv),
+                "activation": act,
+                "output": blueprint.ops[layer.out].shape,
+                "params": op.conv.weights + op.conv.out_channels * op.conv.bias,
+                "macs": op.conv.weights * op.shape[1] * op.shape[2],
+            }
+        )
+    return rows
+
+
+def _skips(blueprint: Blueprint) -> list[dict[str, Any]]:
+    from dpcompress.blueprint.chains import skips
+
+    return [skip._asdict() for skip in skips(blueprint)]
+
+
+def _barriers(blueprint: Blueprint) -> list[dict[str, Any]]:
+    """The inner positions that no legal span passes, with the reason."""
+    from dpcompress.blueprint import Illegal, Span, examine
+
+    rows = []
+    for position in blueprint.barriers[1:-1]:
+        across = examine(blueprint, Span(position - 1, position + 1))
+        why = across.why if isinstance(across, Illegal) else ""
+        rows.append({"position": position, "why": why})
+    return rows
+
+
+def _span(found: MergedSpan | Illegal) -> dict[str, Any]:
+    from dpcompress.blueprint import Illegal
+
+    start, stop = found.span
+    if isinstance(found, Illegal):
+        return {"start": start, "stop": stop, "status": "illegal", "why": found.why}
+    return {
+        "start": start,
+        "stop": stop,
+        "status": "candidate" if found.is_candidate else "too large",
+        "why": found.too_large,
+        "conv": _shape_of(found.conv),
+        "kernel": found.conv.kernel,
+        "macs": found.macs,
+        "params": found.params,
+        "macs_before": found.parts_macs,
+        "params_before": found.parts_params,
+    }
+
+
+def _conv_macs(blueprint: Blueprint) -> int:
+    return sum(
+        op.conv.weights * op.shape[1] * op.shape[2]
+        for op in blueprint.ops
+        if op.kind == "conv" and op.conv is not None
+    )
+
+
+def _print(facts: dict[str, Any]) -> None:
+    size = "x".join(map(str, facts["input"]))
+    depth = len(facts["layers"])
+    print(
+        f"{facts['model']} at {size}: {depth} layers, "
+        f"{_short(facts['params'])} parameters, {_short(facts['conv_macs'])} conv MACs"
+    )
+    joins = {skip["target"]: skip for skip in facts["skips"]}
+    stops = {barrier["position"]: barrier["why"] for barrier in facts["barriers"]}
+    rows = []
+    for layer in facts["layers"]:
+        number = layer["layer"]
+        output = "x".join(map(str, layer["output"]))
+        row = [number, layer["name"], layer["conv"], layer["activation"] or "-", output]
+        skip = joins.get(number)
+        row.append("" if skip is None else _skip_text(skip))
+        row.append(stops.get(number, ""))
+        rows.append(row)
+    columns = ["layer", "name", "convolution", "activation", "output", "adds", "barrier"]
+    if not stops:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print_table(columns, rows)
+    print(
+        f"{facts['spans_legal']} legal spans, of which {facts['spans_candidate']} are "
+        "candidates, single layers included."
+    )
+
+
+def _skip_text(skip: dict[str, Any]) -> str:
+    source = "outside" if skip["source"] is None else f"position {skip['source']}"
+    return source + (f" through {', '.join(skip['convs'])}" if skip["convs"] else "")
+
+
+def _span_row(span: dict[str, Any]) -> list[object]:
+    row: list[object] = [span["start"], span["stop"], span["status"]]
+    if span["status"] == "illegal":
+        return [*row, "", "", "", span["why"]]
+    for key in ("macs", "params"):
+        span[key] = f"{_short(span[f'{key}_before'])} to {_short(span[key])}"
+    return [*row, span["conv"], span["macs"], span["params"], span["why"]]
+
+
+def _shape_of(conv: ConvSpec) -> str:
+    """'3x3 32>64 stride 2 groups 32' in the order in which the eye asks."""
+    parts = [
+        f"{conv.kernel[0]}x{conv.kernel[1]}",
+        f"{conv.in_channels}>{conv.out_channels}",
+    ]
+    if conv.stride != (1, 1):
+        parts.append("stride " + "x".join(map(str, sorted(set(conv.stride)))))
+    if conv.dilation != (1, 1):
+        parts.append("dilation " + "x".join(map(str, sorted(set(conv.dilation)))))
+    if conv.groups > 1:
+        depthwise = conv.groups == conv.in_channels == conv.out_channels
+        parts.append("depthwise" if depthwise else f"groups {conv.groups}")
+    return " ".join(parts)
+
+
+def _short(count: int) -> str:
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return str(count)

@@ -1,0 +1,85 @@
+"""``dpcompress merge``: the fine-tuned network becomes the shallow one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpcompress.cli.options import Json, Model, ModelArgs, PlanFile
+from dpcompress.cli.output import emit
+
+
+def merge(
+    model: Model,
+    plan: PlanFile,
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            metavar="FILE|default",
+            help="Weights of the linearized network, as finetune or your own loop wrote "
+            "them. The original's fit too.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The merged weights (safetensors).")
+    ],
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            help="Where the proof goes. Without it: certificate.json beside the output.",
+            show_default=False,
+        ),
+    ] = None,
+    model_args: ModelArgs = None,
+    json: Json = False,
+) -> None:
+    """Merge every span of a plan into one convolution, and prove that nothing changed.
+
+    The merged network is compared with the unmerged one in double and single precision,
+    span by span. If they differ by more than rounding, nothing is written (exit 6).
+
+    \b
+    Example:
+      dpcompress merge torchvision:mobilenet_v2 --plan plan.json \\
+        --weights ft.safetensors -o merged.safetensors
+    """
+    from dpcompress.blueprint import Plan
+    from dpcompress.files import digest_file
+    from dpcompress.graph import linearize
+    from dpcompress.graph import merge as merge_network
+    from dpcompress.models import load_model, load_weights, save_weights
+
+    decision = Plan.from_json(plan.read_bytes(), plan)
+    pretrained = weights if weights == "default" else None
+    network = linearize(load_model(model, pretrained, dict(model_args or ())), decision)
+    if not pretrained:
+        load_weights(network, weights)
+    merged, proof = merge_network(network)
+    certificate = certificate or output.parent / "certificate.json"
+    proof.write(certificate)
+    made_from = {"model": model, "plan": digest_file(plan)}
+    save_weights(output, merged.state_dict(), made_from)
+    facts = {
+        "output": str(output),
+        "certificate": str(certificate),
+        "layers_before": decision.boundaries[-1],
+        "layers": len(decision.spans),
+        "params_before": sum(p.numel() for p in network.parameters()),
+        "params": sum(p.numel() for p in merged.parameters()),
+        "difference": asdict(proof.network_random),
+    }
+    if json:
+        emit(facts)
+        return
+    print(
+        f"{facts['layers_before']} layers became {facts['layers']}, "
+        f"{facts['params_before']:,} parameters {facts['params']:,}. Merged and unmerged "
+        f"differ by {proof.network_random.float64:.1e} (double precision) and "
+        f"{proof.network_random.float32:.1e} (single), relative to the largest output.\n"
+        f"{output}\n{certificate}"
+    )
