@@ -223,8 +223,9 @@ def _stratified(
 
 
 def _in_memory(pixels: Tensor, labels: Tensor) -> _Pool:
-    content = pixels.numpy().tobytes() + labels.numpy().tobytes()
-    return _Pool(InMemory(pixels), labels, digest(content))
+    array = np.ascontiguousarray(pixels.numpy())
+    content = digest(array.tobytes() + labels.numpy().tobytes())
+    return _Pool(InMemory(array), labels, content)
 
 
 def _digits(geometry: Geometry) -> _Source:

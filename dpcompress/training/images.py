@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -65,12 +67,12 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """uint8 (N, C, H, W), decoded once."""
+    """uint8 (N, C, H, W), decoded once; an array, since joblib shares those."""
 
-    pixels: Tensor
+    pixels: NDArray[np.uint8]
 
     def raw(self, index: int) -> Tensor:
-        return self.pixels[index]
+        return torch.from_numpy(self.pixels[index])
 
     fitted = raw
 
@@ -145,7 +147,7 @@ class Batches:
     ) -> None:
         if seed is not None and len(split) < size:
             raise BadInput(
-                f"The {split.name} images ({len(split)}) are fewer than a batch ({size}).",
+                f"The {len(split)} {split.name} images are fewer than a batch ({size}).",
                 f"Use a batch size of at most {len(split)}.",
             )
         self._view = _View(split, seed, split.augmenter() if augment else None)

@@ -1,0 +1,19 @@
+"""How much each span's activations matter: estimators, and the table that they fill."""
+
+from dpcompress.importance.entries import entries, plan_of, worth_scoring
+from dpcompress.importance.finetune import Finetune
+from dpcompress.importance.jobs import score
+from dpcompress.importance.protocol import Entry, Estimator
+from dpcompress.importance.values import extend, normalise
+
+__all__ = [
+    "Entry",
+    "Estimator",
+    "Finetune",
+    "entries",
+    "extend",
+    "normalise",
+    "plan_of",
+    "score",
+    "worth_scoring",
+]

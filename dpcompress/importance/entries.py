@@ -1,0 +1,79 @@
+"""Which entries a table needs: the spans worth scoring, with their flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from dpcompress.blueprint import Blueprint, Plan, Span, candidates
+from dpcompress.importance.protocol import Entry
+from dpcompress.tables import LatencyTable
+
+
+def flags(blueprint: Blueprint, position: int) -> tuple[int, ...]:
+    """Flags that `position` can have: 0 and 1 where the original is linear, elsewhere 1
+    (as at position 0, by convention). The last position stays as it is."""
+    if position == 0:
+        return (1,)
+    if position == blueprint.depth:
+        return (int(blueprint.has_activation(position)),)
+    return (1,) if blueprint.has_activation(position) else (0, 1)
+
+
+def entries(blueprint: Blueprint, spans: Iterable[Span] | None = None) -> list[Entry]:
+    """All entries of `spans` (default: every candidate), in order."""
+    return [
+        Entry(span.start, span.stop, a, b)
+        for span in sorted(candidates(blueprint) if spans is None else spans)
+        for a in flags(blueprint, span.start)
+        for b in flags(blueprint, span.stop)
+    ]
+
+
+def worth_scoring(blueprint: Blueprint, latency: LatencyTable) -> list[Span]:
+    """Candidates that are the fastest way to run their own layers, and single layers.
+
+    Where T_opt[i,m] + T[m,j] is no slower than T[i,j] for an m in between, the merged
+    network has a boundary at m anyway, and an activation there costs nothing.
+    """
+    times: dict[tuple[int, int], float] = {}
+    frame = latency.frame
+    asked = frame["act_stop"] if "act_stop" in frame else [None] * len(frame)
+    rows = zip(frame["start"], frame["stop"], asked, frame["latency_ms"], strict=True)
+    for start, stop, flag, latency_ms in rows:
+        usual = int(blueprint.has_activation(stop))
+        if flag not in (0, 1) or flag == usual:
+            times[start, stop] = latency_ms
+    best: dict[tuple[int, int], float] = {}
+    worth = []
+    for start, stop in sorted(times, key=lambda s: s[1] - s[0]):
+        split = min(
+            (
+                best.get((start, m), inf) + times.get((m, stop), inf)
+                for m in range(start + 1, stop)
+            ),
+            default=inf,
+        )
+        best[start, stop] = min(times[start, stop], split)
+        if times[start, stop] < split or stop - start == 1:
+            worth.append(Span(start, stop))
+    return sorted(candidates(blueprint).keys() & set(worth))
+
+
+def plan_of(blueprint: Blueprint, entry: Entry) -> Plan:
+    """The network as it is, but for one entry: no activations strictly inside its span,
+    free ones at the ends where its flags ask for them."""
+    inside = range(entry.start + 1, entry.stop)
+    positions = [p for p in range(blueprint.depth + 1) if p not in inside]
+    ends = {entry.start: entry.act_start, entry.stop: entry.act_stop}
+    added = [
+        p for p, flag in ends.items() if p and flag and not blueprint.has_activation(p)
+    ]
+    kept = [p for p in positions if p and blueprint.has_activation(p)]
+    return Plan.build(
+        tuple(positions),
+        (*kept, *added),
+        added_activations=tuple(sorted(added)),
+        blueprint=blueprint.digest,
+        input=blueprint.input,
+    )

@@ -1,0 +1,68 @@
+"""The published estimator: remove, fine-tune briefly, look at held-out images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from dpcompress.blueprint import Blueprint
+from dpcompress.graph import linearize
+from dpcompress.importance.entries import plan_of
+from dpcompress.importance.protocol import Entry
+from dpcompress.training import Data, Recipe, evaluate, fit, seeded
+
+_NORMS = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Kim et al. 2023, section 4: the linearized network is fine-tuned with `recipe`.
+
+    A single layer has nothing to remove: it starts from new weights instead, or short
+    spans would look too good. All entries see the same batches (recipe.seed), which
+    takes out of their differences what the batches contribute.
+
+    norm_momentum: of the batch norms, so that a few steps settle their statistics.
+    """
+
+    recipe: Recipe = field(
+        default_factory=lambda: Recipe(
+            steps=8, batch_size=32, lr=0.01, warmup=0.0, augment=False
+        )
+    )
+    norm_momentum: float = 0.3
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {
+            "name": "finetune",
+            "recipe": self.recipe.model_dump(),
+            "norm_momentum": self.norm_momentum,
+        }
+
+    def __call__(
+        self, model: nn.Module, blueprint: Blueprint, data: Data, entry: Entry | None
+    ) -> dict[str, float]:
+        network = model
+        if entry is not None:
+            network = linearize(model, plan_of(blueprint, entry))
+            if entry.span.length == 1:
+                self._renew(network, blueprint, entry.stop)
+            for module in network.modules():
+                if isinstance(module, _NORMS) and module.momentum is not None:
+                    module.momentum = max(module.momentum, self.norm_momentum)
+            fit(network, data, self.recipe, validate=False)
+        metrics = evaluate(network, data.heldout)
+        return {"accuracy": metrics.accuracy, "loss": metrics.loss}
+
+    def _renew(self, network: nn.Module, blueprint: Blueprint, number: int) -> None:
+        """New weights for layer `number`: its conv and the norms after it."""
+        layer = blueprint.layers[number - 1]
+        with seeded(self.recipe.seed, "renew", number):
+            for index in (layer.conv, *layer.tail):
+                op = blueprint.ops[index]
+                if op.kind in ("conv", "norm"):
+                    module = network.get_submodule(op.name)
+                    module.reset_parameters()  # type: ignore[operator]
