@@ -9,7 +9,7 @@ from dpcompress.solver.constraints import (
     parameter_limit,
 )
 from dpcompress.solver.frontier import Frontier
-from dpcompress.solver.solve import ApproximateFrontier, solve, upper_bound
+from dpcompress.solver.stage2 import ApproximateFrontier, solve, upper_bound
 from dpcompress.solver.stage1 import Stretch, fastest
 
 __all__ = [

@@ -1,206 +1,184 @@
 """Bounds that tell which labels cannot lead to the frontier.
 
-For weights (w, λ) the best completion of a node, max of w·importance − λ·costs, is a
-shortest path. Summed over a grid of weights these give, for every node, an upper bound on
-what a label can become, and many good plans on the way. A label whose upper bound lies
-below the staircase of plans already known is dropped: the frontier stays exact
-(Lagrangian bounding, as for the constrained shortest path: Handler and Zang 1980).
+For weights (w, λ) the best completion of a node, the most of w·importance − λ·costs, is a
+longest path. With the slopes λ of the frontier's hull this bounds what a label can still
+become: its *loss* is how far below the hull its best completion stays. Labels of small
+loss give good plans; the staircase of these plans says which loss can still matter; once
+all labels below that were kept, the frontier is exact.
+(Lagrangian bounding, as for the constrained shortest path: Handler and Zang 1980.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dpcompress.solver.graph import Floats, Graph, Ints
+from dpcompress.solver.graph import Floats, Graph
 
 SAFETY = 1e-9
 """Relative slack for rounding: bounds must never drop a label that is worth keeping."""
-MAX_SLOPES = 512
+MAX_SLOPES = 1024
 MAX_WEIGHTS = 256
-MAX_SAMPLES = 1_000_000
+FEASIBLE_WEIGHTS = 12
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Best paths between each node and one end, for each of P weights.
+def sweep(graph: Graph, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """The best path from every node to the end, for each of P weights.
 
-    value: nodes × P; costs: nodes × P × K and importance: nodes × P of those paths.
+    Args:
+        weights: P × (1 + K), of the importance, then of each cost.
+
+    Returns:
+        nodes × P: its value; P × K and P: costs and importance of the root's.
     """
-
-    value: Floats
-    costs: Floats
-    importance: Floats
-
-
-def sweep(graph: Graph, weights: Floats, forward: bool = False) -> Sweep:
-    """`weights` is P × (1 + K): of the importance, then of each cost."""
     count, kinds = len(weights), graph.at_most.size
     value = np.full((graph.nodes, count), -np.inf)
     costs = np.zeros((graph.nodes, count, kinds))
     importance = np.zeros((graph.nodes, count))
-    value[[Graph.ROOT] if forward else [-2, -1]] = 0.0
-    order = range(graph.nodes) if forward else range(graph.nodes - 1, -1, -1)
+    value[-2:] = 0.0
     lanes = np.arange(count)
-    for node in order:
-        edges = graph.into[node] if forward else graph.out_of[node]
+    for node in range(graph.nodes - 3, -1, -1):
+        edges = graph.out_of[node]
         if not edges.size:
             continue
-        other = graph.tail[edges] if forward else graph.head[edges]
+        heads = graph.head[edges]
         gains = graph.importance[edges, None] * weights[:, 0]
-        values = gains - graph.costs[edges] @ weights[:, 1:].T + value[other]
+        values = gains - graph.costs[edges] @ weights[:, 1:].T + value[heads]
         best = values.argmax(axis=0)
         value[node] = values[best, lanes]
-        costs[node] = graph.costs[edges[best]] + costs[other[best], lanes]
-        importance[node] = graph.importance[edges[best]] + importance[other[best], lanes]
-    return Sweep(value, costs, importance)
+        costs[node] = graph.costs[edges[best]] + costs[heads[best], lanes]
+        importance[node] = graph.importance[edges[best]] + importance[heads[best], lanes]
+    return value, costs[Graph.ROOT], importance[Graph.ROOT]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a label needs to be worth keeping.
+    """What a label with costs c and importance v needs at node u.
 
-    A label (costs c, importance v) at node u stays if for some p
-    v − slopes[p]·c ≥ floor[p, u], or if its latency can still come below `fresh`.
+    It stays if v − slopes[p]·c ≥ floor[p, u] for some p: its loss is allowed. It also
+    stays if fresh[q]·c < start[q, u] for all q: it may be faster than any known plan.
     """
 
     graph: Graph
     slopes: Floats
     floor: Floats
-    fresh: float
+    fresh: Floats
+    start: Floats
 
-    def keeps(self, node: int, costs: Floats, importance: Floats) -> np.ndarray:
-        """Mask of the labels of `node` that may lead to the frontier.
-
-        Args:
-            costs: N × K. importance: N.
-        """
-        graph = self.graph
-        slack = SAFETY * (1 + np.abs(graph.at_most))
+    def keeps(self, node: int, costs: Floats, importance: Floats) -> NDArray[np.bool_]:
+        """Mask of the labels of `node` (N × K costs, N importances) that stay."""
+        graph, floor = self.graph, self.floor[:, node]
+        slack = SAFETY * np.abs(graph.at_most)
         possible = (costs + graph.least[node] <= graph.at_most + slack).all(axis=1)
-        if not len(self.slopes):
-            return possible
-        floor = self.floor[:, node]
-        if costs.shape[1] == 1 and len(costs) > 256:
-            return possible & (importance >= self._needed(floor, costs[:, 0]))
-        useful = costs[:, 0] + graph.least[node, 0] < self.fresh
-        for part in np.array_split(np.arange(len(costs)), len(costs) // 4096 + 1):
-            gains = importance[part, None] - costs[part] @ self.slopes.T
-            useful[part] |= (gains >= floor).any(axis=1)
-        return possible & useful
-
-    def _needed(self, floor: Floats, latency: Floats) -> Floats:
-        """Least importance for each latency. It is concave (a minimum of lines), so that
-        straight pieces between samples stay below it."""
-        samples = np.linspace(latency.min(), latency.max(), 129)
-        lines = samples[:, None] * self.slopes[:, 0] + floor
-        return np.interp(latency, samples, lines.min(axis=1))
+        if costs.shape[1] == 1:
+            lines, edges = _lowest_lines(self.slopes[:, 0], floor)
+            line = lines[np.searchsorted(edges, costs[:, 0])]
+            return importance >= self.slopes[line, 0] * costs[:, 0] + floor[line]
+        rows = np.flatnonzero(possible)
+        useful = (costs[rows] @ self.fresh.T < self.start[:, node]).all(axis=1)
+        for some in np.array_split(np.arange(len(rows)), len(rows) // 4096 + 1):
+            gains = importance[rows[some], None] - costs[rows[some]] @ self.slopes.T
+            useful[some] |= (gains >= floor).any(axis=1)
+        possible[rows] = useful
+        return possible
 
 
-def bound(graph: Graph, epsilon: float = 0.0) -> Bound:
-    """The bound for the frontier over the latency within the graph's limits.
-
-    Args:
-        epsilon: plans known already stand for plans up to 1 + epsilon times faster.
-    """
-    weights = _weights(graph)
-    back = sweep(graph, weights)
-    slopes, best = weights[:, 1:], back.value[Graph.ROOT]
-    plans = _root_plans(back) if epsilon else _plans_by_edge(graph, weights, back)
-    costs, importance, lane = plans
-    inside = (costs[:, 1:] <= graph.at_most[1:]).all(axis=1)
-    latency, importance, lane = _staircase(
-        costs[inside, 0], importance[inside], lane[inside]
-    )
-    if not latency.size:
-        return Bound(graph, slopes[:0], slopes[:0, :1], np.inf)
-    # reach[m, p]: no plan faster than the known plan m + 1 is better than this.
-    ends = np.append(latency[1:] / (1 + epsilon), graph.most[Graph.ROOT, 0])
-    limits = np.where(np.isfinite(graph.at_most[1:]), graph.at_most[1:], 0.0)
-    reach = best + slopes[:, 1:] @ limits + ends[:, None] * slopes[:, 0]
-    tightest = reach.argmin(axis=1)
-    loss = np.full(len(weights), -np.inf)
-    np.maximum.at(loss, tightest, reach.min(axis=1) - importance)
-    if epsilon:
-        loss[lane] = np.maximum(loss[lane], 0.0)
-    used = np.isfinite(loss)
-    scale = np.abs(graph.importance).sum() + slopes @ graph.most[Graph.ROOT]
-    floor = best - loss - SAFETY * scale
-    return Bound(
-        graph,
-        slopes[used],
-        floor[used, None] - back.value.T[used],
-        latency[0] / (1 + epsilon),
-    )
+def _lowest_lines(
+    slopes: Floats, offsets: Floats
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The lower envelope of the lines x·slopes + offsets, slopes ascending: the lines on
+    it from left to right, and the places where it changes from one to the next."""
+    hull: list[int] = []
+    edges: list[float] = []
+    slope, offset = slopes.tolist(), offsets.tolist()
+    for line in range(len(slope) - 1, -1, -1):
+        while hull:
+            last = hull[-1]
+            cross = (offset[line] - offset[last]) / (slope[last] - slope[line])
+            if edges and cross <= edges[-1]:
+                hull.pop()
+                edges.pop()
+                continue
+            edges.append(cross)
+            break
+        hull.append(line)
+    return np.array(hull, dtype=np.int64), np.array(edges)
 
 
-def _weights(graph: Graph) -> Floats:
-    """Weights at which bounds are taken: every slope of the hull of (latency, importance)
-    plans, or a grid of slopes where there are several costs."""
-    kinds = graph.at_most.size
-    count = MAX_SLOPES if kinds == 1 else max(3, int(MAX_WEIGHTS ** (1 / kinds)))
-    axes = [_hull_slopes(graph, kind, count) for kind in range(kinds)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, kinds)
-    return np.column_stack([np.ones(len(grid)), grid])
+class Relaxation:
+    """The Lagrangian relaxation of a graph at a grid of weights."""
+
+    def __init__(self, graph: Graph) -> None:
+        kinds = graph.at_most.size
+        count = MAX_SLOPES if kinds == 1 else max(3, int(MAX_WEIGHTS ** (1 / kinds)))
+        axes = [_hull_slopes(graph, kind, count) for kind in range(kinds)]
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        self.graph = graph
+        self.slopes = grid.reshape(-1, kinds)
+        weights = np.column_stack([np.ones(len(self.slopes)), self.slopes])
+        self.value, _, importance = sweep(graph, weights)
+        self.range = float(np.ptp(importance))
+        self.limits = np.where(np.isfinite(graph.at_most), graph.at_most, 0.0)
+
+    def bound(self, loss: Floats, fastest: float) -> Bound:
+        """The bound that keeps labels of `loss` (P) or less, and those that may become
+        plans faster than `fastest`."""
+        graph, root = self.graph, Graph.ROOT
+        scale = np.abs(graph.importance).sum() + self.slopes @ graph.most[root]
+        floor = self.value[root] - loss - SAFETY * scale
+        fresh, value = self._fastest if fastest > -np.inf else (self.slopes[:1], None)
+        start = np.full((len(fresh), graph.nodes), -np.inf)
+        if value is not None:
+            start = fastest + (fresh @ self.limits)[:, None] + value.T
+        return Bound(graph, self.slopes, floor[:, None] - self.value.T, fresh, start)
+
+    @cached_property
+    def _fastest(self) -> tuple[Floats, Floats]:
+        """Weights that bound the latency within the limits, and their values."""
+        steep = self.slopes[self.slopes[:, 0] > 0]
+        ratios = np.unique(np.round(steep / steep[:, :1], 9), axis=0)
+        chosen = np.linspace(0, len(ratios) - 1, min(FEASIBLE_WEIGHTS, len(ratios)))
+        fresh = ratios[chosen.round().astype(int)]
+        weights = np.column_stack([np.zeros(len(fresh)), fresh])
+        return fresh, sweep(self.graph, weights)[0]
+
+    def needed(self, latency: Floats, importance: Floats, epsilon: float) -> Floats:
+        """The loss (P) up to which labels can lead to a plan that the known plans, a
+        staircase, do not stand for; infinite if there is no known plan."""
+        if not len(latency):
+            return np.full(len(self.slopes), np.inf)
+        # reach[m, p]: no plan faster than known plan m + 1 is more important than this.
+        root = Graph.ROOT
+        ends = np.append(latency[1:] / (1 + epsilon), self.graph.most[root, 0])
+        best = self.value[root] + self.slopes @ self.limits
+        loss = np.zeros(len(self.slopes))
+        for some in np.array_split(np.arange(len(ends)), len(ends) // 1024 + 1):
+            reach = best + ends[some, None] * self.slopes[:, 0]
+            gap = reach.min(axis=1) - importance[some]
+            np.maximum.at(loss, reach.argmin(axis=1), gap)
+        return loss
 
 
 def _hull_slopes(graph: Graph, kind: int, count: int) -> Floats:
     """Slopes of the upper hull of all plans' (costs[kind], importance), zero included;
-    at most `count`, evenly chosen."""
+    at most `count` of them, evenly chosen."""
     weights = np.zeros((2, 1 + graph.at_most.size))
     weights[0, 1 + kind] = weights[1, 0] = 1.0
-    cost, value = np.zeros(0), np.zeros(0)
-    slopes = np.zeros(1)
-    while len(weights):
-        costs, importance, _ = _root_plans(sweep(graph, weights))
-        points = len(cost)
-        cost, value, _ = _staircase(
-            np.append(cost, costs[:, kind]), np.append(value, importance)
-        )
-        if len(cost) == points or len(cost) > 2 * MAX_SLOPES:
-            break
+    cost, value, slopes = np.zeros(0), np.zeros(0), np.zeros(1)
+    while len(weights) and len(cost) <= MAX_SLOPES:
+        _, costs, importance = sweep(graph, weights)
+        cost, value = np.append(cost, costs[:, kind]), np.append(value, importance)
+        order = np.lexsort((-value, cost))
+        best = np.maximum.accumulate(value[order])
+        order = order[np.append(True, best[1:] > best[:-1])]
+        cost, value = cost[order], value[order]
         tried, slopes = slopes, np.append(np.diff(value) / np.diff(cost), 0.0)
-        fresh = np.setdiff1d(slopes, tried)
-        weights = np.zeros((len(fresh), 1 + graph.at_most.size))
-        weights[:, 0], weights[:, 1 + kind] = 1.0, fresh
+        new = np.setdiff1d(slopes, tried)
+        weights = np.zeros((len(new), 1 + graph.at_most.size))
+        weights[:, 0], weights[:, 1 + kind] = 1.0, new
     slopes = np.unique(slopes)
     chosen = np.linspace(0, len(slopes) - 1, min(count, len(slopes)))
     return slopes[chosen.round().astype(int)]
-
-
-Plans = tuple[Floats, Floats, Ints]
-"""N × K costs, N importances, N: the weight that the plan is best for."""
-
-
-def _root_plans(back: Sweep) -> Plans:
-    root = Graph.ROOT
-    return back.costs[root], back.importance[root], np.arange(back.value.shape[1])
-
-
-def _plans_by_edge(graph: Graph, weights: Floats, back: Sweep) -> Plans:
-    """The best plan through every edge, for a sample of the weights."""
-    samples = min(len(weights), max(1, MAX_SAMPLES // len(graph.tail)))
-    lanes = np.linspace(0, len(weights) - 1, samples).round().astype(int)
-    front = sweep(graph, weights[lanes], forward=True)
-    costs = front.costs[graph.tail] + back.costs[graph.head][:, lanes]
-    costs += graph.costs[:, None, :]
-    importance = front.importance[graph.tail] + back.importance[graph.head][:, lanes]
-    importance += graph.importance[:, None]
-    at_root = _root_plans(back)
-    return (
-        np.concatenate([costs.reshape(-1, graph.at_most.size), at_root[0]]),
-        np.concatenate([importance.ravel(), at_root[1]]),
-        np.concatenate([np.tile(lanes, len(graph.tail)), at_root[2]]),
-    )
-
-
-def _staircase(
-    cost: Floats, value: Floats, lane: Ints | None = None
-) -> tuple[Floats, Floats, Ints]:
-    """The points that no cheaper one equals in value, by cost."""
-    order = np.lexsort((-value, cost))
-    best = np.maximum.accumulate(value[order])
-    order = order[np.append(True, best[1:] > best[:-1])] if len(order) else order
-    lane = np.arange(len(cost)) if lane is None else lane
-    return cost[order], value[order], lane[order]

@@ -13,7 +13,7 @@ from dpcompress.blueprint import Plan
 from dpcompress.errors import InfeasibleBudget, UsageError
 from dpcompress.files import write_text
 from dpcompress.solver.graph import Floats, Graph
-from dpcompress.solver.labels import Labels, non_dominated
+from dpcompress.solver.labels import Labels, on_staircase
 from dpcompress.tables import ImportanceTable, LatencyTable
 
 
@@ -120,8 +120,24 @@ class Frontier:
         for plan in self:
             boundaries = " ".join(map(str, plan.boundaries))
             activations = " ".join(map(str, plan.activations))
-            lines.append(f"{plan.latency_ms},{plan.importance},{boundaries},{activations}")
+            lines.append(
+                f"{plan.latency_ms},{plan.importance},{boundaries},{activations}"
+            )
         write_text(path, "\n".join(lines) + "\n")
+
+
+def last_labels(graph: Graph, sets: list[Labels]) -> Labels:
+    """The plans of the label sets that are within the limits and on the frontier."""
+    off, on = sets[-2:]
+    last = Labels(
+        np.concatenate([off.costs, on.costs]),
+        np.concatenate([off.importance, on.importance]),
+        np.concatenate([off.cuts, on.cuts]),
+        np.concatenate([off.edge, on.edge]),
+        np.concatenate([off.origin, on.origin]),
+    )
+    last = last.take(np.flatnonzero((last.costs <= graph.at_most).all(axis=1)))
+    return last.take(on_staircase(last.costs[:, 0], last.importance, last.cuts))
 
 
 def collect(
@@ -133,20 +149,12 @@ def collect(
     limits: tuple[str, ...],
 ) -> Frontier:
     """The Frontier of the label sets at the last position, with and without activation."""
-    off, on = sets[-2:]
-    last = Labels(
-        np.concatenate([off.costs, on.costs]),
-        np.concatenate([off.importance, on.importance]),
-        np.concatenate([off.cuts, on.cuts]),
-        np.concatenate([off.edge, on.edge]),
-        np.concatenate([off.origin, on.origin]),
-    )
-    last = last.take(np.flatnonzero((last.costs <= graph.at_most).all(axis=1)))
-    total = last.costs[:, :1] + latency.fixed_ms
-    last = Labels(total, last.importance, last.cuts, last.edge, last.origin)
-    last = last.take(non_dominated(last, np.full(1, -np.inf)))
+    last = last_labels(graph, sets)
+    total = last.costs[:, 0] + latency.fixed_ms
+    rows = on_staircase(total, last.importance, last.cuts)
+    total, last = total[rows], last.take(rows)
     return Frontier(
-        last.costs[:, 0],
+        total,
         last.importance,
         epsilon,
         latency.fixed_ms,

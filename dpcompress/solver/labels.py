@@ -96,15 +96,18 @@ def _labels_of(
 def non_dominated(labels: Labels, harmless: Floats) -> Ints:
     """Rows that no other row beats or equals in every cost and in importance, costs
     ascending; of equal rows the one with the fewest boundaries."""
+    if labels.costs.shape[1] == 1:
+        return on_staircase(labels.costs[:, 0], labels.importance, labels.cuts)
     costs = np.maximum(labels.costs, harmless)
-    keys = (labels.cuts, -labels.importance, *costs.T[::-1])
-    order = np.lexsort(keys)
-    importance = labels.importance[order]
-    if costs.shape[1] == 1:
-        best = np.maximum.accumulate(importance)
-        first = np.append(True, best[1:] > best[:-1])
-        return order[first[: len(order)]]
-    return order[_skyline(np.column_stack([costs[order, 1:], -importance]))]
+    order = np.lexsort((labels.cuts, -labels.importance, *costs.T[::-1]))
+    return order[_skyline(np.column_stack([costs, -labels.importance])[order, 1:])]
+
+
+def on_staircase(cost: Floats, importance: Floats, cuts: Ints) -> Ints:
+    """`non_dominated` for one cost."""
+    order = np.lexsort((cuts, -importance, cost))
+    best = np.maximum.accumulate(importance[order])
+    return order[np.append(True, best[1:] > best[:-1])[: len(order)]]
 
 
 def _skyline(points: Floats, block: int = 128) -> Ints:

@@ -45,7 +45,11 @@ def fastest(latency: LatencyTable, act_stop: int = 1) -> dict[Span, Stretch]:
 def span_costs(latency: LatencyTable) -> dict[tuple[int, int, int], Costs]:
     """The table's latencies by (start, stop, act_stop)."""
     frame = latency.frame
-    flags = frame["act_stop"].fillna(-1).tolist() if "act_stop" in frame else [-1] * len(frame)
+    flags = (
+        frame["act_stop"].fillna(-1).tolist()
+        if "act_stop" in frame
+        else [-1] * len(frame)
+    )
     costs: dict[tuple[int, int, int], Costs] = {}
     for start, stop, time, flag in zip(
         frame["start"].tolist(),
@@ -100,6 +104,8 @@ def _non_dominated(ways: list[Stretch]) -> list[Stretch]:
         return ways[:1]
     kept: list[Stretch] = []
     for way in ways:
-        if not any(all(a <= b for a, b in zip(k.costs, way.costs, strict=True)) for k in kept):
+        if not any(
+            all(a <= b for a, b in zip(k.costs, way.costs, strict=True)) for k in kept
+        ):
             kept.append(way)
     return kept

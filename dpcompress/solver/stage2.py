@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from dpcompress.errors import BadTable, DpcompressError, InfeasibleBudget, UsageError
-from dpcompress.solver.bounds import bound
+from dpcompress.solver.bounds import Relaxation
 from dpcompress.solver.constraints import Forced, Limit
-from dpcompress.solver.frontier import Frontier, collect
+from dpcompress.solver.frontier import Frontier, collect, last_labels
 from dpcompress.solver.graph import Graph, build
 from dpcompress.solver.labels import Labels, TooManyLabels, label_sets
 from dpcompress.solver.stage1 import SpanCosts, span_costs
@@ -18,6 +20,8 @@ SPREADS = 1.645
 """One-sided 95 % of a normal distribution."""
 FEW_LABELS = 20_000
 """Below this, bounds take longer than the labels that they save."""
+FIRST_LOSS = 0.03
+"""Loss allowed at first, as a share of the importance that a layer is worth."""
 EPSILONS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -83,9 +87,7 @@ def _nothing_left(names: tuple[str, ...]) -> InfeasibleBudget:
     )
 
 
-def _labels(
-    graph: Graph, epsilon: float, memory_mb: float
-) -> tuple[list[Labels], float]:
+def _labels(graph: Graph, epsilon: float, memory_mb: float) -> tuple[list[Labels], float]:
     """The label sets, and the epsilon that they hold for."""
     most = int(memory_mb * 2**20 / (32 + 8 * graph.at_most.size))
     if graph.at_most.size == 1 and not epsilon:
@@ -93,9 +95,10 @@ def _labels(
             return label_sets(graph, None, min(most, FEW_LABELS)), 0.0
         except TooManyLabels:
             pass
+    relaxation = Relaxation(graph)
     for used in (epsilon, *(e for e in EPSILONS if e > epsilon)):
         try:
-            sets = label_sets(graph, bound(graph, used), most)
+            sets = _bounded_labels(relaxation, used, most)
         except TooManyLabels:
             continue
         if used > epsilon:
@@ -110,6 +113,27 @@ def _labels(
         f"The frontier needs more than {memory_mb:g} MB of labels.",
         "Allow more memory or set fewer limits.",
     )
+
+
+def _bounded_labels(
+    relaxation: Relaxation, epsilon: float, max_labels: int
+) -> list[Labels]:
+    """Label sets that hold the frontier to within epsilon: allow a little loss, and as
+    much more as the plans found so far leave open, until they leave nothing open."""
+    graph, one_cost = relaxation.graph, relaxation.graph.at_most.size == 1
+    first = FIRST_LOSS * relaxation.range / graph.depth
+    loss, fastest = np.full(len(relaxation.slopes), first), -np.inf
+    while True:
+        sets = label_sets(graph, relaxation.bound(loss, fastest), max_labels)
+        plans = last_labels(graph, sets)
+        latency, importance = plans.costs[:, 0], plans.importance
+        needed = relaxation.needed(latency, importance, epsilon)
+        least = -np.inf if one_cost or not len(latency) else latency[0] / (1 + epsilon)
+        if (needed <= loss).all() and fastest >= least:
+            return sets
+        growth = 10 * loss if first > 0 else needed
+        loss = np.maximum(loss, np.minimum(needed, growth))
+        fastest = max(fastest, least)
 
 
 def upper_bound(latency: LatencyTable) -> LatencyTable:
@@ -142,7 +166,9 @@ def check_way_through(
 ) -> None:
     """Name the gap in the tables if there is no way from 0 to L even without limits."""
     rows = importance.frame
-    flags = zip(rows["start"], rows["stop"], rows["act_start"], rows["act_stop"], strict=True)
+    flags = zip(
+        rows["start"], rows["stop"], rows["act_start"], rows["act_stop"], strict=True
+    )
     ways = {(int(i), int(a), int(j), int(b)) for i, j, a, b in flags}
     for table, steps in (
         (latency, {(i, 0, j, 0) for i, j, _ in spans}),
