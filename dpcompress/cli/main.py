@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dpcompress import __version__
+from dpcompress.cli.bench import bench
 from dpcompress.cli.doctor import doctor
 from dpcompress.cli.export import export
 from dpcompress.cli.inspect import inspect
@@ -32,6 +33,7 @@ STEP, CHECK = "One step at a time", "Look and check"
 app.command(rich_help_panel=STEP)(inspect)
 app.command(rich_help_panel=STEP)(merge)
 app.command(rich_help_panel=STEP)(export)
+app.command(rich_help_panel=CHECK)(bench)
 app.command(rich_help_panel=CHECK)(doctor)
 
 

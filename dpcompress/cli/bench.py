@@ -1,0 +1,114 @@
+"""``dpcompress bench``: networks timed side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dpcompress.cli.options import Batch, Engine, Input, Json, Precision, Threads
+from dpcompress.cli.output import emit, print_table, progress_bar
+from dpcompress.errors import BadInput
+
+
+def bench(
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE_OR_MODEL...",
+            help="ONNX files, or models (torchvision:NAME, timm:NAME, path.py:factory) "
+            "with random weights. Speed-ups are relative to the first.",
+        ),
+    ],
+    engine: Engine = "onnxruntime",
+    threads: Threads = None,
+    precision: Precision = "fp32",
+    input: Input = None,
+    batch: Batch = 1,
+    json: Json = False,
+) -> None:
+    """Time networks side by side: interleaved, in one process.
+
+    A time is per inference of a whole batch. spread is half the interquartile range of
+    the samples; the speed-up is the median over rounds in which both ran, with its
+    95 % confidence interval. --input and --batch are for models; a file has its own.
+
+    \b
+    Example:
+      dpcompress bench run/original.onnx run/merged.onnx
+    """
+    from dpcompress.latency import bench_networks
+    from dpcompress.runner import ratio
+
+    graphs = {name: _read(name, input, batch) for name in networks}
+    inputs = {name: _input_of(name, graph) for name, graph in graphs.items()}
+    with progress_bar("bench") as progress:
+        times = bench_networks(
+            graphs,
+            engine=engine,
+            threads=threads,
+            precision=precision,
+            progress=progress,
+        )
+    rows: list[dict[str, Any]] = []
+    first = times[networks[0]]
+    for name, time in times.items():
+        faster = ratio(first, time)
+        rows.append(
+            {
+                "network": name,
+                "input": inputs[name],
+                "median_ms": time.median_ms,
+                "p90_ms": time.p90_ms,
+                "spread_ms": time.spread_ms,
+                "samples": time.samples,
+                "speedup": faster.median,
+                "speedup_low": faster.low,
+                "speedup_high": faster.high,
+            }
+        )
+    if json:
+        emit({"engine": engine, "precision": precision, "networks": rows})
+        return
+    columns = ("network", "input", "median ms", "p90 ms", "spread ms", "speed-up", "95 %")
+    print_table(
+        columns,
+        [
+            (
+                *(row[key] for key in ("network", "input", "median_ms", "p90_ms")),
+                row["spread_ms"],
+                row["speedup"],
+                f"{row['speedup_low']:.3g} to {row['speedup_high']:.3g}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _read(name: str, shape: Input, batch: int) -> bytes:
+    if name.endswith(".onnx"):
+        try:
+            return Path(name).read_bytes()
+        except OSError as error:
+            raise BadInput(
+                f"{name} cannot be read: {error.strerror}.", "Check the path."
+            ) from error
+    from dpcompress.exporters import export_onnx
+    from dpcompress.models import default_input, load_model
+
+    return export_onnx(load_model(name), shape or default_input(name), batch)
+
+
+def _input_of(name: str, graph: bytes) -> str:
+    """'32x3x224x224', batch first."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        first = onnx.load_from_string(graph).graph.input[0].type.tensor_type.shape
+    except (DecodeError, IndexError) as error:
+        raise BadInput(
+            f"{name} is not an ONNX file, or a truncated one.", "Export it again."
+        ) from error
+    return "x".join(str(dim.dim_value) for dim in first.dim)

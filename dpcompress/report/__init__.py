@@ -1,0 +1,6 @@
+"""Pictures of what was chosen and why."""
+
+from dpcompress.report.frontier import plot_frontier
+from dpcompress.report.structure import plot_structure
+
+__all__ = ["plot_frontier", "plot_structure"]
