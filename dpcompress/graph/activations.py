@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from dpcompress.blueprint import Blueprint
-from dpcompress.errors import IllegalMerge
 
 _PLAIN: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -88,20 +87,15 @@ def activation_of_call(
 
 
 def free_activation(blueprint: Blueprint) -> nn.Module:
-    """The network's own most common activation, as added at linear positions.
-
-    Raises:
-        IllegalMerge: no layer of the network is followed by an activation.
-    """
-    names = Counter(
-        blueprint.ops[layer.act].act for layer in blueprint.layers if layer.act is not None
-    )
-    for name, _ in names.most_common():
+    """What is added at linear positions: the activation that most of the layers have,
+    or failing that the network's most common one, or ReLU."""
+    ops = blueprint.ops
+    after_layers = [layer.act for layer in blueprint.layers if layer.act is not None]
+    anywhere = [index for index, op in enumerate(ops) if op.kind == "act"]
+    names = [ops[index].act for index in after_layers or anywhere]
+    for name, _ in Counter(names).most_common():
         if name in _PLAIN:
             return _PLAIN[name]()
         if name == "gelu":
             return nn.GELU()
-    raise IllegalMerge(
-        "An activation cannot be added: no layer of this network has a plain one.",
-        "Use a plan without added_activations.",
-    )
+    return nn.ReLU()

@@ -71,9 +71,12 @@ def capture(
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise BadInput(f"{input_shape} is not an input shape.", "Give (C, H, W).")
-    root = copy.deepcopy(model).cpu().float().eval()
+    root = copy.deepcopy(model).cpu().eval()
+    wide = any(p.dtype == torch.float64 for p in root.parameters())
+    root = root.double() if wide else root.float()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_BATCH, *input_shape, generator=generator)
+    images = images.double() if wide else images
     expected = _run(root, images)
     graph, leaves = _trace(root)
     network = fx.GraphModule(root, graph)

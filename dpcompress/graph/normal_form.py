@@ -131,6 +131,7 @@ def does_what_it_says(
 ) -> bool:
     """Whether a subclass of Conv2d computes the plain convolution of its attributes."""
     images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(conv.weight.dtype)
     (top, bottom), (left, right) = padding
     with torch.no_grad():
         plain = F.conv2d(
