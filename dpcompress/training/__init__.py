@@ -2,7 +2,13 @@
 
 from dpcompress.training.checkpoint import state_digest
 from dpcompress.training.data import Data, load_data
-from dpcompress.training.evaluate import Metrics, check_classes, evaluate, predict_logits
+from dpcompress.training.evaluate import (
+    Metrics,
+    check_above_chance,
+    check_classes,
+    evaluate,
+    predict_logits,
+)
 from dpcompress.training.images import Split
 from dpcompress.training.loop import Epoch, fit
 from dpcompress.training.recipe import Recipe
@@ -14,6 +20,7 @@ __all__ = [
     "Metrics",
     "Recipe",
     "Split",
+    "check_above_chance",
     "check_classes",
     "deterministic",
     "evaluate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,23 @@ def evaluate(
     loss = F.cross_entropy(logits.double(), split.labels)
     right = (logits.argmax(1) == split.labels).double().mean()
     return Metrics(right.item(), loss.item(), len(split))
+
+
+def check_above_chance(metrics: Metrics, classes: int) -> None:
+    """Refuse a network that is no better than guessing, by three standard errors.
+
+    Raises:
+        BadInput: with both numbers.
+    """
+    chance = 1 / classes
+    margin = 3 * sqrt(chance * (1 - chance) / metrics.count)
+    if metrics.accuracy <= chance + margin:
+        raise BadInput(
+            f"The network is right on {metrics.accuracy:.1%} of {metrics.count} images, "
+            f"which is near chance ({chance:.1%}).",
+            "Give trained weights (--weights), and images prepared as they were in "
+            "training (--resize, --crop, --mean, --std).",
+        )
 
 
 def check_classes(logits: Tensor, classes: int, *, exactly: bool = False) -> None:

@@ -1,0 +1,150 @@
+"""``dpcompress finetune``: train a network in the form that its plan merges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpcompress.cli.options import (
+    Crop,
+    Data,
+    Input,
+    Json,
+    Mean,
+    Model,
+    ModelArgs,
+    PlanFile,
+    Resize,
+    Seed,
+    Std,
+    Weights,
+)
+from dpcompress.cli.output import console, emit, progress_bar
+from dpcompress.errors import UsageError
+
+
+def finetune(
+    model: Model,
+    plan: PlanFile,
+    data: Data,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The weights to write (safetensors).")
+    ],
+    weights: Weights = None,
+    model_args: ModelArgs = None,
+    input: Input = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    mean: Mean = None,
+    std: Std = None,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, help="Passes over the training images.")
+    ] = 20,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=2, help="Images per step.")
+    ] = 64,
+    lr: Annotated[
+        float,
+        typer.Option("--lr", help="Highest learning rate; it falls along a cosine."),
+    ] = 0.05,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", min=0, help="Not on norms and biases.")
+    ] = 5e-4,
+    label_smoothing: Annotated[
+        float, typer.Option("--label-smoothing", min=0, max=1)
+    ] = 0.0,
+    distill: Annotated[
+        float,
+        typer.Option(
+            "--distill",
+            min=0,
+            max=1,
+            help="Share of the loss that follows the original network's outputs.",
+        ),
+    ] = 0.5,
+    augment: Annotated[
+        bool, typer.Option(help="Shift, crop and flip the training images at random.")
+    ] = True,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fine-tune the network of a plan, before it is merged.
+
+    The plan's activations are removed and its padding moved, so that merging afterwards
+    changes nothing. Interrupted, the same command goes on after its last epoch. The
+    result is a state dict with the original's names; train it in your own loop if you
+    like (see `dpcompress.linearize`).
+
+    \b
+    Example:
+      dpcompress finetune torchvision:mobilenet_v2 --model-args num_classes=10 \\
+        --weights trained.safetensors --plan plan.json --data digits -o ft.safetensors
+    """
+    from dataclasses import asdict
+
+    from dpcompress.blueprint import Plan
+    from dpcompress.cli.options import InputShape
+    from dpcompress.cli.trained import Preparation, load_trained
+    from dpcompress.files import digest_file
+    from dpcompress.graph import linearize
+    from dpcompress.models import save_weights
+    from dpcompress.training import Recipe, evaluate, fit
+
+    decision = Plan.from_json(plan.read_bytes(), plan)
+    if input is not None and decision.input not in (None, tuple(input)):
+        raise UsageError(
+            f"{plan} is for inputs of {'x'.join(map(str, decision.input or ()))}.",
+            "Leave out --input, or solve again for the other size.",
+        )
+    if decision.input is not None:
+        input = InputShape(*decision.input)
+    preparation = Preparation(resize, crop, mean, std)
+    original, images = load_trained(model, weights, model_args, input, data, preparation)
+    network = linearize(original, decision)
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        distill_weight=distill,
+        augment=augment,
+        seed=seed,
+    )
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    with progress_bar("Fine-tuning") as progress:
+        history = fit(
+            network,
+            images,
+            recipe,
+            teacher=original if distill else None,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+    made_from = {
+        "model": model,
+        "plan": digest_file(plan),
+        "data": images.description,
+        "recipe": recipe.model_dump(),
+        "history": [asdict(epoch) for epoch in history],
+    }
+    save_weights(output, network.state_dict(), made_from)
+    checkpoint.unlink(missing_ok=True)
+    before = evaluate(original, images.test)
+    after = evaluate(network, images.test)
+    if json:
+        emit(
+            {
+                "output": str(output),
+                "original": asdict(before),
+                "finetuned": asdict(after),
+                "history": made_from["history"],
+            }
+        )
+        return
+    console.print(
+        f"{output}: right on {after.accuracy:.2%} of {after.count} test images, "
+        f"the original on {before.accuracy:.2%}."
+    )

@@ -1,0 +1,167 @@
+"""``dpcompress score``: the importance table of a trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpcompress.cli.options import (
+    Crop,
+    Data,
+    Input,
+    Json,
+    Mean,
+    Model,
+    ModelArgs,
+    Resize,
+    Seed,
+    Std,
+    Weights,
+)
+from dpcompress.cli.output import console, emit, progress_bar
+from dpcompress.errors import UsageError
+
+_METRICS = ("loss", "accuracy")
+
+
+def score(
+    model: Model,
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")],
+    weights: Weights = None,
+    model_args: ModelArgs = None,
+    input: Input = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    mean: Mean = None,
+    std: Std = None,
+    latency: Annotated[
+        Path | None,
+        typer.Option(
+            "--latency",
+            metavar="T.csv",
+            exists=True,
+            dir_okay=False,
+            help="Latency table, as written by profile: spans that are faster in parts "
+            "need no score, which saves about half of the work.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            min=1,
+            help="Steps of fine-tuning per span. More steps rank the spans better.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=2, help="Images per step.", show_default=False),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option("--lr", help="Highest learning rate.", show_default=False),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            help="What a span's importance is: the change of held-out 'loss' (finer "
+            "where images are few) or 'accuracy' (as published).",
+        ),
+    ] = "loss",
+    alpha: Annotated[
+        float,
+        typer.Option(
+            "--alpha",
+            min=0,
+            help="Normalisation: every importance is reduced by ALPHA times the mean "
+            "over single layers. Published: 1.2 to 1.6.",
+        ),
+    ] = 1.2,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Processes, one thread each. Without it: one per core. The table does "
+            "not depend on it.",
+            show_default=False,
+        ),
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            "--journal",
+            help="Finished scores, reused by a later call with the same network, data "
+            "and recipe. Without it: OUTPUT.journal.jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Score how much accuracy each span's activations are worth.
+
+    For every span the activations inside are removed, the network is fine-tuned for a
+    few steps, and held-out training images tell what that did; the test images are
+    never looked at. Interrupted, the same command goes on where it was.
+
+    \b
+    Example:
+      dpcompress score torchvision:mobilenet_v2 --model-args num_classes=10 \\
+        --weights trained.safetensors --input 3x32x32 --data digits \\
+        --latency T.csv -o I.csv
+    """
+    if metric not in _METRICS:
+        raise UsageError(f"There is no metric {metric}.", "Choose loss or accuracy.")
+    from dpcompress.cli.trained import Preparation, load_trained
+    from dpcompress.graph import trace
+    from dpcompress.importance import Finetune, worth_scoring
+    from dpcompress.importance import score as score_network
+    from dpcompress.tables import LatencyTable
+
+    preparation = Preparation(resize, crop, mean, std)
+    network, images = load_trained(model, weights, model_args, input, data, preparation)
+    blueprint = trace(network, images.train.size)
+    spans = None
+    if latency is not None:
+        times = LatencyTable.read(latency)
+        if times.blueprint and times.blueprint != blueprint.digest:
+            raise UsageError(
+                f"{latency} was measured for another network or input size.",
+                "Profile this network, or give the --input that the table is for.",
+            )
+        spans = worth_scoring(blueprint, times)
+    asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    recipe = type(Finetune().recipe).model_validate(
+        Finetune().recipe.model_dump() | changes
+    )
+    journal = journal or output.with_name(output.name + ".journal.jsonl")
+    with progress_bar("Scoring spans") as progress:
+        table = score_network(
+            network,
+            blueprint,
+            images,
+            estimator=Finetune(recipe),
+            spans=spans,
+            metric="loss" if metric == "loss" else "accuracy",
+            alpha=alpha,
+            workers=workers,
+            journal=journal,
+            progress=progress,
+        )
+    table.write(output)
+    if json:
+        emit({"output": str(output), "rows": len(table.frame), **table.header})
+        return
+    console.print(
+        f"{output}: {len(table.frame)} entries; the original is right on "
+        f"{float(table.header['original_accuracy']):.2%} of "
+        f"{len(images.heldout)} held-out images."
+    )

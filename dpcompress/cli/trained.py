@@ -1,0 +1,58 @@
+"""The network and the data that score and finetune start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from dpcompress.cli.options import Channels, InputShape, ModelArg
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dpcompress.training import Data
+
+
+class Preparation(NamedTuple):
+    """How pictures become network inputs, as far as options say so."""
+
+    resize: int | None = None
+    crop: int | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
+
+
+def load_trained(
+    model: str,
+    weights: str | Path | None,
+    model_args: list[ModelArg] | None,
+    input: InputShape | None,
+    data: str,
+    preparation: Preparation,
+) -> tuple[nn.Module, Data]:
+    """The network, refused if near chance on held-out images, and its data.
+
+    What the options leave open is taken from the pretrained weights' own preparation
+    where those weights are asked for, else from the data.
+    """
+    from dpcompress.models import default_input, load_model, model_transform
+    from dpcompress.training import check_above_chance, evaluate, load_data
+
+    network = load_model(model, weights, dict(model_args or ()))
+    resize, crop, mean, std = preparation
+    own = model_transform(model) if weights == "default" else None
+    size = tuple(input or ((3, crop, crop) if crop else default_input(model)))
+    if own is not None:
+        if size[1:] == (own.crop, own.crop):
+            resize = resize or own.resize
+        mean, std = mean or Channels(own.mean), std or Channels(own.std)
+    images = load_data(
+        data,
+        input_size=(size[0], size[1], size[2]),
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+    )
+    check_above_chance(evaluate(network, images.heldout), len(images.classes))
+    return network, images
