@@ -1,0 +1,7 @@
+"""Latency tables: spans → unique ops → ONNX graphs → measurements, kept and reused."""
+
+from dpcompress.latency.networks import bench_networks
+from dpcompress.latency.store import Store
+from dpcompress.latency.table import profile
+
+__all__ = ["Store", "bench_networks", "profile"]

@@ -1,0 +1,208 @@
+"""Ops as ONNX bytes, in the operators that an exported network would hold.
+
+Weights are random, seeded by the op's signature: times do not depend on them, and the
+same op always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from dpcompress.blueprint import ConvSpec, Sides
+from dpcompress.errors import BadInput
+from dpcompress.latency.ops import Shape, Step, TimedOp
+
+OPSET = 17
+IR_VERSION = 8
+"""The newest that TensorRT 8.5 reads."""
+
+
+class Graph:
+    """An ONNX graph under construction; methods add nodes and return tensor names."""
+
+    def __init__(self, seed: str, batch: int) -> None:
+        seed_number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
+        self._rng = np.random.default_rng(seed_number)
+        self._batch = batch
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._names = 0
+
+    def input(self, shape: Shape) -> str:
+        name = f"input{len(self._inputs)}"
+        self._inputs.append(self._info(name, shape))
+        return name
+
+    def add(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        name = self._name()
+        self._nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(self, value: np.ndarray) -> str:
+        name = self._name()
+        self._constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def scalar(self, value: float) -> str:
+        return self.constant(np.array(value, dtype=np.float32))
+
+    def random(self, *shape: int) -> str:
+        return self.constant(self._rng.standard_normal(shape, dtype=np.float32))
+
+    def conv(self, source: str, conv: ConvSpec) -> str:
+        per_group = conv.in_channels // conv.groups
+        shape = (conv.out_channels, per_group, *conv.kernel)
+        weight = self._rng.standard_normal(shape, dtype=np.float32)
+        weight /= np.sqrt(per_group * conv.kernel[0] * conv.kernel[1])
+        inputs = [source, self.constant(weight)]
+        if conv.bias:
+            inputs.append(self.random(conv.out_channels))
+        return self.add(
+            "Conv",
+            inputs,
+            kernel_shape=conv.kernel,
+            strides=conv.stride,
+            pads=pads(conv.padding),
+            dilations=conv.dilation,
+            group=conv.groups,
+        )
+
+    def step(self, step: Step, inputs: Sequence[str]) -> str:
+        """One step of an op; `inputs` are its tensors."""
+        source = inputs[0]
+        if step.kind == "conv" and step.conv is not None:
+            return self.conv(source, step.conv)
+        if step.kind == "avgpool" and step.conv is not None:
+            return self.add(
+                "AveragePool",
+                [source],
+                kernel_shape=step.conv.kernel,
+                strides=step.conv.stride,
+                pads=pads(step.conv.padding),
+                count_include_pad=1,
+            )
+        if step.kind == "pad" and step.padding is not None:
+            (top, bottom), (left, right) = step.padding
+            ends = np.array([0, 0, top, left, 0, 0, bottom, right], dtype=np.int64)
+            return self.add("Pad", [source, self.constant(ends), self.scalar(0)])
+        if step.kind == "norm":
+            channels = step.shape[0]
+            ones = [self.constant(np.ones(channels, np.float32)) for _ in range(2)]
+            zeros = [self.constant(np.zeros(channels, np.float32)) for _ in range(2)]
+            scale, variance = ones
+            return self.add("BatchNormalization", [source, scale, *zeros, variance])
+        if step.kind == "add":
+            total = source
+            for other in inputs[1:]:
+                total = self.add("Add", [total, other])
+            return total
+        if step.kind == "act" and step.act in ACTIVATIONS:
+            return ACTIVATIONS[step.act](self, source)
+        raise BadInput(
+            f"The activation {step.act!r} cannot be measured.",
+            f"Known are: {', '.join(sorted(ACTIVATIONS))}.",
+        )
+
+    def finish(self, outputs: dict[str, Shape]) -> bytes:
+        """The checked model with these output tensors, serialised."""
+        graph = helper.make_graph(
+            self._nodes,
+            "op",
+            self._inputs,
+            [self._info(name, shape) for name, shape in outputs.items()],
+            self._constants,
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="dpcompress",
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return bytes(model.SerializeToString(deterministic=True))
+
+    def _info(self, name: str, shape: Shape) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(
+            name, TensorProto.FLOAT, [self._batch, *shape]
+        )
+
+    def _name(self) -> str:
+        self._names += 1
+        return f"t{self._names}"
+
+
+def pads(sides: Sides) -> tuple[int, int, int, int]:
+    """ONNX order: beginnings of all dimensions, then ends."""
+    (top, bottom), (left, right) = sides
+    return top, left, bottom, right
+
+
+def plain_graph(op: TimedOp, batch: int) -> bytes:
+    """The op alone: its sources are graph inputs, its output is the graph's."""
+    graph = Graph(op.signature, batch)
+    tensors = [graph.input(source.shape) for source in op.sources]
+    output = add_op(graph, op, tensors)
+    return graph.finish({output: op.shape})
+
+
+def add_op(graph: Graph, op: TimedOp, sources: Sequence[str]) -> str:
+    """Add the op's steps to `graph`; returns the name of its output."""
+    tensors = list(sources)
+    for step in op.steps:
+        tensors.append(graph.step(step, [tensors[i] for i in step.inputs]))
+    return tensors[-1]
+
+
+def _clip(low: float, high: float) -> Callable[[Graph, str], str]:
+    return lambda g, x: g.add("Clip", [x, g.scalar(low), g.scalar(high)])
+
+
+def _one(operator: str, **attributes: Any) -> Callable[[Graph, str], str]:
+    return lambda g, x: g.add(operator, [x], **attributes)
+
+
+def _silu(graph: Graph, x: str) -> str:
+    return graph.add("Mul", [x, graph.add("Sigmoid", [x])])
+
+
+def _mish(graph: Graph, x: str) -> str:
+    return graph.add("Mul", [x, graph.add("Tanh", [graph.add("Softplus", [x])])])
+
+
+def _gelu(graph: Graph, x: str) -> str:
+    erf = graph.add("Erf", [graph.add("Div", [x, graph.scalar(2**0.5)])])
+    product = graph.add("Mul", [x, graph.add("Add", [erf, graph.scalar(1)])])
+    return graph.add("Mul", [product, graph.scalar(0.5)])
+
+
+def _prelu(graph: Graph, x: str) -> str:
+    return graph.add("PRelu", [x, graph.constant(np.full((1, 1, 1), 0.25, np.float32))])
+
+
+ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
+    "celu": _one("Celu", alpha=1.0),
+    "elu": _one("Elu", alpha=1.0),
+    "gelu": _gelu,
+    "hardsigmoid": _one("HardSigmoid", alpha=1 / 6, beta=0.5),
+    "hardswish": _one("HardSwish"),
+    "hardtanh": _clip(-1, 1),
+    "leaky_relu": _one("LeakyRelu", alpha=0.01),
+    "mish": _mish,
+    "prelu": _prelu,
+    "relu": _one("Relu"),
+    "relu6": _clip(0, 6),
+    "selu": _one("Selu"),
+    "sigmoid": _one("Sigmoid"),
+    "silu": _silu,
+    "softplus": _one("Softplus"),
+    "softsign": _one("Softsign"),
+    "tanh": _one("Tanh"),
+}
+"""Name in torch.nn.functional → the nodes that torch.onnx writes for it."""

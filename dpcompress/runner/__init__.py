@@ -1,0 +1,24 @@
+"""Measures ONNX graphs on an inference engine. No torch; valid on Python 3.8.
+
+Needs numpy and one engine, so that it can be copied to a board.
+"""
+
+from dpcompress.runner.comparison import NETWORKS, Ratio, compare, ratio
+from dpcompress.runner.engine import ENGINES, Engine, Session, open_engine
+from dpcompress.runner.sampling import OPS, Measurement, Sampling, Subject, measure
+
+__all__ = [
+    "ENGINES",
+    "NETWORKS",
+    "OPS",
+    "Engine",
+    "Measurement",
+    "Ratio",
+    "Sampling",
+    "Session",
+    "Subject",
+    "compare",
+    "measure",
+    "open_engine",
+    "ratio",
+]

@@ -1,0 +1,110 @@
+"""What the sampling needs of an inference engine, and the engines by name.
+
+Valid on Python 3.8.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from abc import ABC, abstractmethod
+from typing import Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+from dpcompress.errors import UsageError
+
+
+class Session(ABC):
+    """One loaded graph with its inputs and outputs bound: no copy is ever timed."""
+
+    @abstractmethod
+    def run_many(self, n: int) -> float:
+        """Seconds for `n` back-to-back inferences, waited for at the end only.
+
+        An engine with a clock of its own (CUDA events) answers with that one.
+        """
+
+    @abstractmethod
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Outputs for `inputs`, by name: for checks, never timed."""
+
+
+class Engine(ABC):
+    """An inference engine with its settings fixed; a factory of sessions."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def identity(self) -> Dict[str, str]:
+        """Everything that a time depends on besides the graph: engine, version, device,
+        precision, threads. Flat; two engines that differ here never share a time."""
+
+    @abstractmethod
+    def load(self, onnx: bytes) -> Session:
+        """Build `onnx` for this engine and bind random inputs.
+
+        Raises:
+            BadInput: the engine rejects the graph; carries its own message.
+        """
+
+
+ENGINES = {
+    "onnxruntime": ("dpcompress.runner.onnxruntime", "OnnxRuntime"),
+    "openvino": ("dpcompress.runner.openvino", "OpenVino"),
+}
+"""Name → module and class. A module imports its engine only when it is opened."""
+
+
+def open_engine(
+    name: str,
+    *,
+    threads: Optional[int] = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+) -> Engine:
+    """The engine `name` with `threads` threads (None: all cores of this process).
+
+    Raises:
+        UsageError: no such engine, or an impossible number of threads.
+        EngineUnavailable: not installed, or without this device or precision.
+    """
+    if name not in ENGINES:
+        raise UsageError(
+            f"There is no engine {name!r}.", f"Choose from: {', '.join(ENGINES)}."
+        )
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads cannot run anything.", "Ask for 1 or more.")
+    module, kind = ENGINES[name]
+    make = getattr(importlib.import_module(module), kind)
+    engine = make(threads=threads or cores(), precision=precision, device=device)
+    assert isinstance(engine, Engine)
+    return engine
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_model() -> str:
+    """The processor's own name for itself, "unknown" if it has none."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith(("model name", "Model", "Hardware")):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    import platform
+
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def random_input(shape: Tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Standard normal values: no zeros or denormals, which some kernels run faster
+    or slower on."""
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)

@@ -1,0 +1,117 @@
+"""ONNX Runtime: CPU, and CUDA where its provider is installed.
+
+Valid on Python 3.8.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, Mapping
+
+import numpy as np
+
+from dpcompress.errors import BadInput, EngineUnavailable
+from dpcompress.runner.engine import Engine, Session, cpu_model, random_input
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntime(Engine):
+    """ONNX Runtime, sequential execution, all graph optimizations."""
+
+    name = "onnxruntime"
+
+    def __init__(self, *, threads: int, precision: str, device: str) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineUnavailable(
+                "ONNX Runtime is not installed.", "Run: pip install onnxruntime"
+            ) from error
+        if precision != "fp32":
+            raise EngineUnavailable(
+                f"ONNX Runtime is measured in fp32, not {precision}.",
+                "Choose --precision fp32.",
+            )
+        provider = _PROVIDERS.get(device)
+        if provider not in onnxruntime.get_available_providers():
+            raise EngineUnavailable(
+                f"This ONNX Runtime has no device {device!r}.",
+                "For CUDA run: pip install onnxruntime-gpu",
+            )
+        self._ort: Any = onnxruntime
+        self.threads, self.device, self.provider = threads, device, provider
+
+    @property
+    def identity(self) -> Dict[str, str]:
+        return {
+            "engine": self.name,
+            "engine_version": self._ort.__version__,
+            "device": cpu_model() if self.device == "cpu" else self.device,
+            "precision": "fp32",
+            "threads": str(self.threads),
+        }
+
+    def load(self, onnx: bytes) -> Session:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Many sessions live side by side: one that has just run must not go on
+        # spinning on the core that the next one is timed on.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        try:
+            session = self._ort.InferenceSession(onnx, options, providers=[self.provider])
+        except Exception as error:
+            raise BadInput(
+                f"ONNX Runtime rejects the graph: {_first_line(error)}.",
+                "Export the network with another opset or leave this op out.",
+            ) from error
+        if session.get_providers()[0] != self.provider:
+            raise EngineUnavailable(
+                f"ONNX Runtime could not start {self.provider}.",
+                "Check the driver and the CUDA libraries that it was built for.",
+            )
+        return _OrtSession(self._ort, session, self.device)
+
+
+class _OrtSession(Session):
+    def __init__(self, ort: Any, session: Any, device: str) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._values = []
+        for seed, node in enumerate(session.get_inputs()):
+            if not all(isinstance(n, int) for n in node.shape):
+                raise BadInput(
+                    f"Input {node.name} of the graph has no fixed shape: {node.shape}.",
+                    "Export with a fixed batch size.",
+                )
+            value = ort.OrtValue.ortvalue_from_numpy(
+                random_input(tuple(node.shape), seed), device, 0
+            )
+            self._binding.bind_ortvalue_input(node.name, value)
+            self._values.append(value)
+        for node in session.get_outputs():
+            if all(isinstance(n, int) for n in node.shape):
+                value = ort.OrtValue.ortvalue_from_shape_and_type(
+                    node.shape, np.float32, device, 0
+                )
+                self._binding.bind_ortvalue_output(node.name, value)
+                self._values.append(value)
+            else:
+                self._binding.bind_output(node.name, device)
+
+    def run_many(self, n: int) -> float:
+        run, binding = self._session.run_with_iobinding, self._binding
+        start = time.perf_counter()
+        for _ in range(n):
+            run(binding)
+        return time.perf_counter() - start
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        names = [node.name for node in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, dict(inputs))))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,227 @@
+"""Timing many graphs so that a disturbed machine disturbs the numbers least.
+
+Subjects are timed in short windows, shuffled anew each round, so that slow drift falls
+on all of them alike. A window is disturbed, and repeated, when a thread of this process
+waited for a core meanwhile, or when the anchor (one subject that is timed again and
+again in between) was slow after it. Valid on Python 3.8.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from dpcompress.errors import BadInput
+from dpcompress.runner.clock import Clock
+from dpcompress.runner.disturbance import CoreWait
+from dpcompress.runner.engine import Session
+from dpcompress.runner.statistics import half_iqr, median_interval, quantile
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How long to measure.
+
+    precision: target of half the 95 % confidence interval of a median, relative to it.
+    window_ms: least length of a window; a subject runs back to back that long.
+    min_rounds, max_rounds: windows that count, per subject, at least and at most.
+    max_repeats: disturbed windows per subject, at most; then the fastest of them fill
+        up to `min_rounds`, because disturbances only ever slow down.
+    core_wait: share of a window that threads may wait for a core.
+    anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
+    group_bytes, group_size: subjects held in memory at the same time, at most.
+    """
+
+    precision: float = 0.01
+    window_ms: float = 3.0
+    min_rounds: int = 9
+    max_rounds: int = 45
+    max_repeats: int = 60
+    core_wait: float = 0.01
+    anchor_tolerance: float = 0.05
+    group_bytes: int = 1_500_000_000
+    group_size: int = 32
+    seed: int = 0
+
+
+OPS = Sampling()
+"""Enough for single ops."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to time: `load` makes its session, of about `bytes` in memory."""
+
+    key: str
+    load: Callable[[], Session]
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Milliseconds per inference, from windows of back-to-back inferences.
+
+    spread_ms: half the interquartile range of the windows: how noisy it was.
+    error_ms: half the 95 % confidence interval of the median: how well it is known.
+    samples: windows that count; disturbed: windows that were thrown away.
+    windows_ms: the windows that count; after `compare`, windows of equal index belong
+        to the same round.
+    """
+
+    median_ms: float
+    p90_ms: float
+    spread_ms: float
+    error_ms: float
+    samples: int
+    disturbed: int = 0
+    windows_ms: Tuple[float, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def of(cls, windows_ms: Sequence[float], disturbed: int = 0) -> Measurement:
+        low, high = median_interval(windows_ms)
+        return cls(
+            median_ms=quantile(windows_ms, 0.5),
+            p90_ms=quantile(windows_ms, 0.9),
+            spread_ms=half_iqr(windows_ms),
+            error_ms=(high - low) / 2,
+            samples=len(windows_ms),
+            disturbed=disturbed,
+            windows_ms=tuple(windows_ms),
+        )
+
+
+def measure(
+    subjects: Sequence[Subject],
+    sampling: Sampling = OPS,
+    *,
+    anchor: Optional[Subject] = None,
+    rejected: Optional[Callable[[str, BadInput], None]] = None,
+    done: Callable[[str, Measurement], None] = lambda key, measurement: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> Dict[str, Measurement]:
+    """Time every subject on the machine as it is now.
+
+    Args:
+        anchor: what tells of disturbances; by default the first subject of each group.
+        rejected: called with a subject that the engine cannot build, which is left out
+            of the result then; without it the error is raised.
+        done: called with each finished measurement, so that it can be saved at once.
+        progress: called with finished subjects, their total, and a note.
+    """
+    rng = random.Random(sampling.seed)
+    order = list(subjects)
+    rng.shuffle(order)
+    wait = CoreWait()
+    found: Dict[str, Measurement] = {}
+
+    def finish(series: _Series) -> None:
+        key = series.subject.key
+        found[key] = series.measurement
+        done(key, found[key])
+        progress(len(found), len(subjects), key)
+
+    try:
+        watch = _Series(anchor, sampling, wait) if anchor else None
+        for group in _groups(order, sampling):
+            running = []
+            for subject in group:
+                try:
+                    running.append(_Series(subject, sampling, wait))
+                except BadInput as error:
+                    if rejected is None:
+                        raise
+                    rejected(subject.key, error)
+            wait.find_threads()
+            if running:
+                _Group(running, watch or running[0], sampling, rng).run(finish)
+    finally:
+        wait.close()
+    return {s.key: found[s.key] for s in subjects if s.key in found}
+
+
+def _groups(subjects: Sequence[Subject], sampling: Sampling) -> Iterator[List[Subject]]:
+    group: List[Subject] = []
+    for subject in subjects:
+        size = sum(s.bytes for s in group) + subject.bytes
+        if group and (size > sampling.group_bytes or len(group) == sampling.group_size):
+            yield group
+            group = []
+        group.append(subject)
+    if group:
+        yield group
+
+
+class _Series:
+    """The windows of one subject so far."""
+
+    def __init__(self, subject: Subject, sampling: Sampling, wait: CoreWait) -> None:
+        self.subject, self.sampling = subject, sampling
+        self.clock = Clock(subject.load(), sampling.window_ms, sampling.core_wait, wait)
+        self.windows_ms: List[float] = []
+        self.disturbed_ms: List[float] = []
+
+    def take(self, window_ms: float, calm: bool) -> None:
+        (self.windows_ms if calm else self.disturbed_ms).append(window_ms)
+
+    @property
+    def finished(self) -> bool:
+        count = len(self.windows_ms)
+        if len(self.disturbed_ms) >= self.sampling.max_repeats:
+            return count + len(self.disturbed_ms) >= self.sampling.min_rounds
+        if count < self.sampling.min_rounds:
+            return False
+        if count >= self.sampling.max_rounds:
+            return True
+        low, high = median_interval(self.windows_ms)
+        return (high - low) / 2 <= self.sampling.precision * (high + low) / 2
+
+    @property
+    def measurement(self) -> Measurement:
+        missing = max(self.sampling.min_rounds - len(self.windows_ms), 0)
+        windows_ms = self.windows_ms + sorted(self.disturbed_ms)[:missing]
+        return Measurement.of(windows_ms, max(len(self.disturbed_ms) - missing, 0))
+
+
+class _Group:
+    """Subjects that are timed in turn, watched over by the anchor."""
+
+    STRETCH = 6
+    """Windows between two looks at the anchor."""
+
+    def __init__(
+        self,
+        running: List[_Series],
+        anchor: _Series,
+        sampling: Sampling,
+        rng: random.Random,
+    ) -> None:
+        self.running, self.anchor, self.sampling = running, anchor, sampling
+        self.rng = rng
+        self.anchor_ms: List[float] = []
+
+    def run(self, finish: Callable[[_Series], None]) -> None:
+        """Rounds until every series is finished."""
+        for _ in range(5):
+            self._is_calm()
+        while self.running:
+            turn = list(self.running)
+            self.rng.shuffle(turn)
+            for at in range(0, len(turn), self.STRETCH):
+                self._time(turn[at : at + self.STRETCH])
+            for series in [s for s in self.running if s.finished]:
+                self.running.remove(series)
+                finish(series)
+
+    def _time(self, turn: List[_Series]) -> None:
+        timed = [(series, *series.clock.window()) for series in turn]
+        calm = self._is_calm()
+        for series, window_ms, left_alone in timed:
+            series.take(window_ms, calm and left_alone)
+
+    def _is_calm(self) -> bool:
+        """Whether the anchor, timed now, is as fast as it can be."""
+        window_ms, _ = self.anchor.clock.window()
+        self.anchor_ms.append(window_ms)
+        usual = quantile(self.anchor_ms, 0.25)
+        return window_ms <= usual * (1 + self.sampling.anchor_tolerance)

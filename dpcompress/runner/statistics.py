@@ -1,0 +1,42 @@
+"""Statistics of repeated timings. Valid on Python 3.8."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import comb
+from typing import Sequence, Tuple
+
+import numpy as np
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The `q` quantile, linear between order statistics."""
+    return float(np.quantile(np.asarray(values, dtype=float), q))
+
+
+def half_iqr(values: Sequence[float]) -> float:
+    """Half the distance from the lower to the upper quartile."""
+    low, high = np.quantile(np.asarray(values, dtype=float), (0.25, 0.75))
+    return float(high - low) / 2
+
+
+@lru_cache(maxsize=None)
+def _ranks(n: int) -> Tuple[int, int]:
+    """Order statistics (from 0) that hold the median with 95 % confidence: the number
+    of samples below the median is Binomial(n, 1/2), whatever their distribution."""
+    below, low = 0.0, 0
+    while low < (n - 1) // 2 and below + comb(n, low) * 0.5**n <= 0.025:
+        below += comb(n, low) * 0.5**n
+        low += 1
+    low = max(low - 1, 0)
+    return low, n - 1 - low
+
+
+def median_interval(values: Sequence[float]) -> Tuple[float, float]:
+    """A 95 % confidence interval of the median, free of any assumption about shape.
+
+    With fewer than 6 values the confidence is less: it is the whole range.
+    """
+    low, high = _ranks(len(values))
+    ordered = sorted(values)
+    return ordered[low], ordered[high]
