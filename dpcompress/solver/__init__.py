@@ -8,15 +8,18 @@ from dpcompress.solver.constraints import (
     memory_limit,
     parameter_limit,
 )
+from dpcompress.solver.explain import Decision, explain
 from dpcompress.solver.frontier import Frontier
-from dpcompress.solver.stage2 import ApproximateFrontier, solve, upper_bound
 from dpcompress.solver.stage1 import Stretch, fastest
+from dpcompress.solver.stage2 import ApproximateFrontier, solve, upper_bound
 
 __all__ = [
     "ApproximateFrontier",
+    "Decision",
     "Frontier",
     "Limit",
     "Stretch",
+    "explain",
     "fastest",
     "latency_limit",
     "mac_limit",

@@ -72,13 +72,17 @@ class Bound:
         """Mask of the labels of `node` (N × K costs, N importances) that stay."""
         graph, floor = self.graph, self.floor[:, node]
         slack = SAFETY * np.abs(graph.at_most)
-        possible = (costs + graph.least[node] <= graph.at_most + slack).all(axis=1)
+        least = costs + graph.least[node]
+        possible: NDArray[np.bool_] = np.array(
+            (least <= graph.at_most + slack).all(axis=1)
+        )
         if costs.shape[1] == 1:
             lines, edges = _lowest_lines(self.slopes[:, 0], floor)
             line = lines[np.searchsorted(edges, costs[:, 0])]
             return importance >= self.slopes[line, 0] * costs[:, 0] + floor[line]
         rows = np.flatnonzero(possible)
-        useful = (costs[rows] @ self.fresh.T < self.start[:, node]).all(axis=1)
+        faster = costs[rows] @ self.fresh.T < self.start[:, node]
+        useful: NDArray[np.bool_] = np.array(faster.all(axis=1))
         for some in np.array_split(np.arange(len(rows)), len(rows) // 4096 + 1):
             gains = importance[rows[some], None] - costs[rows[some]] @ self.slopes.T
             useful[some] |= (gains >= floor).any(axis=1)

@@ -1,4 +1,4 @@
-"""What a plan must respect besides its latency: limits on other costs, forced decisions."""
+"""What a plan must respect besides its latency: limits and forced decisions."""
 
 from __future__ import annotations
 
@@ -137,14 +137,14 @@ class Forced:
 
     def describe(self) -> list[str]:
         """The decisions in words."""
-        found = {
+        found: dict[str, Iterable[int] | Iterable[tuple[int, int]]] = {
             "kept activations": self.keep,
             "dropped activations": self.drop,
             "layers never merged": self.never_merge,
             "merged spans": self.merge,
         }
         return [
-            f"{what} {', '.join(map(str, sorted(which)))}"
+            f"{what} {', '.join(sorted(map(str, which)))}"
             for what, which in found.items()
             if which
         ]

@@ -82,7 +82,7 @@ class Frontier:
         )
 
     def span_latencies(self, row: int) -> list[float]:
-        """Latency of each span of plan number `row`, in order, fixed part not included."""
+        """Latency of each span of plan number `row`, in order, fixed part aside."""
         return [
             float(self._graph.parts[edge, part, 0])
             for edge in self._edges(row)
@@ -148,7 +148,7 @@ def collect(
     epsilon: float,
     limits: tuple[str, ...],
 ) -> Frontier:
-    """The Frontier of the label sets at the last position, with and without activation."""
+    """The Frontier of the label sets at the last position."""
     last = last_labels(graph, sets)
     total = last.costs[:, 0] + latency.fixed_ms
     rows = on_staircase(total, last.importance, last.cuts)

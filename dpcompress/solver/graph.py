@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpcompress.solver.constraints import Forced, Limit
-from dpcompress.solver.stage1 import SpanCosts, stretches
+from dpcompress.solver.stage1 import Costs, SpanCosts, stretches
 from dpcompress.tables import ImportanceTable
 
 Floats = NDArray[np.float64]
@@ -124,16 +124,15 @@ def build(
 
 
 def _available(spans: SpanCosts, limits: Sequence[Limit], forced: Forced) -> SpanCosts:
-    """The spans that every limit knows, that no peak limit and no decision excludes."""
-    kept = {}
+    """The spans that no decision excludes and that no limit is too small for."""
+    kept: dict[tuple[int, int, int], Costs] = {}
     for key, cost in spans.items():
-        others = [limit.costs.get(key) for limit in limits]
-        if None in others or not forced.allows_span(key[0], key[1]):
+        if not forced.allows_span(key[0], key[1]):
             continue
+        others = [limit.costs.get(key, np.inf) for limit in limits]
         pairs = list(zip(limits, others, strict=True))
-        if any(limit.peak and value > limit.at_most for limit, value in pairs):
-            continue
-        kept[key] = (*cost, *(value for limit, value in pairs if not limit.peak))
+        if all(value <= limit.at_most for limit, value in pairs):
+            kept[key] = (*cost, *(value for limit, value in pairs if not limit.peak))
     return kept
 
 

@@ -127,4 +127,4 @@ def _covered(points: Floats, by: Floats) -> np.ndarray:
     covered = np.ones((len(by), len(points)), dtype=bool)
     for column in range(points.shape[1]):
         covered &= by[:, column, None] <= points[:, column]
-    return covered.any(axis=0)
+    return np.any(covered, axis=0)

@@ -15,7 +15,7 @@ from dpcompress.tables import LatencyTable
 
 Costs = tuple[float, ...]
 SpanCosts = Mapping[tuple[int, int, int], Costs]
-"""(start, stop, act_stop) → what the merged convolution costs, one number per resource."""
+"""(start, stop, act_stop) → costs of the merged convolution, one per resource."""
 
 
 class Stretch(NamedTuple):
@@ -99,13 +99,18 @@ def stretches(
 
 
 def _non_dominated(ways: list[Stretch]) -> list[Stretch]:
-    ways = sorted(ways, key=lambda way: (way.costs, len(way.boundaries)))
-    if not ways or len(ways[0].costs) == 1:
-        return ways[:1]
+    if len(ways) < 2:
+        return ways
+    if len(ways[0].costs) == 1:
+        return [min(ways, key=_rank)]
     kept: list[Stretch] = []
-    for way in ways:
+    for way in sorted(ways, key=_rank):
         if not any(
             all(a <= b for a, b in zip(k.costs, way.costs, strict=True)) for k in kept
         ):
             kept.append(way)
     return kept
+
+
+def _rank(way: Stretch) -> tuple[Costs, int]:
+    return way.costs, len(way.boundaries)

@@ -137,9 +137,9 @@ def _bounded_labels(
 
 
 def upper_bound(latency: LatencyTable) -> LatencyTable:
-    """Each latency raised by 1.645 of its spreads: slow with 5 % probability if the spread
-    is a standard deviation. The number of samples does not lessen it, since the drift of a
-    machine does not average out."""
+    """Each latency raised by 1.645 of its spreads: exceeded with 5 % probability if they
+    are standard deviations. The number of samples does not lessen them, since the drift
+    of a machine does not average out."""
     raised = latency.frame["latency_ms"] + SPREADS * latency.frame["spread_ms"]
     return LatencyTable(
         latency.frame.assign(latency_ms=raised), latency.header, latency.source
@@ -192,8 +192,8 @@ def check_way_through(
             )
     if not len(build(spans, importance).tail):
         raise BadTable(
-            f"its spans and those of {latency.source} leave no common way from position 0 "
-            f"to {latency.depth}.",
+            f"its spans and those of {latency.source} leave no common way from position "
+            f"0 to {latency.depth}.",
             "Measure and score the same spans, all single layers among them.",
             path=importance.source,
         )
