@@ -1,0 +1,240 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from math import cos, pi
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from dpcompress.errors import BadInput, TrainingDiverged
+from dpcompress.training import (
+    Recipe,
+    check_above_chance,
+    deterministic,
+    evaluate,
+    fit,
+    predict_logits,
+    state_digest,
+)
+from dpcompress.training.checkpoint import load_checkpoint
+from tests.training.networks import small_digits, tiny
+
+RECIPE = Recipe(epochs=3, batch_size=128, lr=0.05, label_smoothing=0.1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Stop(Exception):
+    pass
+
+
+def interrupt_at(step: int):  # type: ignore[no-untyped-def]
+    def progress(done: int, total: int, note: str = "") -> None:
+        if done == step:
+            raise Stop
+
+    return progress
+
+
+def test_it_learns_and_leaves_global_state_alone() -> None:
+    data, model = small_digits(), tiny()
+    before = torch.get_rng_state()
+    history = fit(model, data, Recipe(epochs=24, batch_size=64, lr=0.1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert [line.epoch for line in history] == [*range(1, 25)]
+    assert history[-1].loss < history[0].loss
+    metrics = evaluate(model, data.test)
+    assert metrics.accuracy > 0.8 and metrics.count == len(data.test)
+    check_above_chance(metrics, 10)
+
+
+@pytest.mark.parametrize("step", [1, 8, 9, 23])
+def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, step: int) -> None:
+    """With teacher and dropout; the run is cut inside and at the end of epochs of 8."""
+    data, teacher = small_digits(), tiny(dropout=0)
+    recipe = RECIPE.model_copy(update={"distill_weight": 0.5, "grad_clip": 1.0})
+    whole = tiny()
+    history = fit(whole, data, recipe, teacher=teacher)
+    path = tmp_path / "fit.checkpoint"
+    with pytest.raises(Stop):
+        fit(tiny(), data, recipe, teacher=teacher, checkpoint=path,
+            progress=interrupt_at(step))  # fmt: skip
+    assert path.exists() == (step > 8)
+    resumed = tiny()
+    assert fit(resumed, data, recipe, teacher=teacher, checkpoint=path) == history
+    assert state_digest(resumed) == state_digest(whole)
+    again = tiny()
+    fit(again, data, recipe, teacher=teacher, checkpoint=path, progress=interrupt_at(1))
+    assert state_digest(again) == state_digest(whole)
+
+
+def test_checkpoint_of_something_else_is_not_used(tmp_path: Path) -> None:
+    data, path = small_digits(), tmp_path / "fit.checkpoint"
+    fit(tiny(), data, RECIPE, checkpoint=path)
+    other = RECIPE.model_copy(update={"lr": 0.01})
+    fresh, reused = tiny(), tiny()
+    fit(fresh, data, other)
+    fit(reused, data, other, checkpoint=path)
+    assert state_digest(fresh) == state_digest(reused)
+    assert load_checkpoint(path)[1]["history"][-1]["epoch"] == 3
+
+
+def test_resume_takes_the_threads_of_the_first_run(tmp_path: Path) -> None:
+    data, path = small_digits(), tmp_path / "fit.checkpoint"
+    with pytest.raises(Stop):
+        fit(tiny(), data, RECIPE, checkpoint=path, progress=interrupt_at(9))
+    torch.set_num_threads(2)
+    fit(tiny(), data, RECIPE, checkpoint=path)
+    assert torch.get_num_threads() == 2
+    assert load_checkpoint(path)[1]["threads"] == 1
+
+
+def test_damaged_checkpoint(tmp_path: Path) -> None:
+    data, path = small_digits(), tmp_path / "fit.checkpoint"
+    fit(tiny(), data, RECIPE.model_copy(update={"steps": 1}), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(BadInput, match="damaged"):
+        fit(tiny(), data, RECIPE, checkpoint=path)
+
+
+def test_divergence_stops_with_the_last_good_weights(tmp_path: Path) -> None:
+    class Fuse(nn.Module):
+        """Blows in the second epoch."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.calls = tiny(dropout=0), 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += self.training
+            return self.net(x) * (torch.inf if self.calls == 11 else 1)
+
+    data, model, path = small_digits(), Fuse(), tmp_path / "fit.checkpoint"
+    with pytest.raises(TrainingDiverged, match="epoch 2.*last good epoch") as caught:
+        fit(model, data, RECIPE, checkpoint=path)
+    assert "learning rate (now 0.05)" in caught.value.remedy
+    good = load_checkpoint(path)[0]["model"]
+    assert all(torch.equal(v, good[k]) for k, v in model.state_dict().items())
+
+
+def test_classes_must_match() -> None:
+    data = small_digits()
+    with pytest.raises(BadInput, match="10 classes"):
+        fit(tiny(classes=11), data, RECIPE)
+    with pytest.raises(BadInput, match="num_classes=10"):
+        evaluate(tiny(classes=9), data.test)
+
+
+def test_near_chance_is_refused() -> None:
+    with pytest.raises(BadInput, match="near chance"):
+        check_above_chance(evaluate(tiny(), small_digits().test), 10)
+
+
+def test_steps_and_schedules() -> None:
+    assert fit(tiny(), small_digits(), Recipe(steps=11, batch_size=128))[-1].steps == 11
+    cosine = Recipe(lr=1, warmup=0.2)
+    assert [cosine.lr_at(s, 10) for s in (0, 2, 6)] == pytest.approx(
+        [1 / 3, 1, (1 + cos(pi / 2)) / 2]
+    )
+    onecycle = Recipe(lr=1, warmup=0.5, schedule="onecycle")
+    rates = [onecycle.lr_at(s, 20) for s in range(20)]
+    assert rates.index(max(rates)) == 10 and rates[0] < 0.1 and rates[-1] < 0.03
+    assert Recipe(lr=1, warmup=0, schedule="constant").lr_at(9, 10) == 1
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    data = small_digits()
+    strong = Recipe(steps=1, batch_size=64, lr=1e-9, weight_decay=1e8, warmup=0)
+    before, model = tiny(), tiny()
+    fit(model, data, strong)
+    old = dict(before.named_parameters())
+    for name, value in model.named_parameters():
+        assert torch.allclose(value, old[name], atol=1e-4) == (value.dim() == 1), name
+
+
+def test_distillation_alone_follows_the_teacher() -> None:
+    data, teacher, student = small_digits(), tiny(dropout=0), tiny(dropout=0)
+    with torch.no_grad():
+        student[-1].weight.mul_(-1)  # type: ignore[index]
+    recipe = Recipe(epochs=6, batch_size=128, lr=0.2, distill_weight=1.0)
+    losses = [line.loss for line in fit(student, data, recipe, teacher=teacher)]
+    assert losses[-1] < losses[0] / 3
+
+
+def test_prediction_keeps_modes_and_order() -> None:
+    data, model = small_digits(), tiny().train()
+    model.stem.eval()  # type: ignore[union-attr]
+    logits = predict_logits(model, data.test, batch=100)
+    assert model.training and not model.stem.training  # type: ignore[union-attr]
+    assert torch.allclose(logits, predict_logits(model, data.test, batch=77), atol=1e-5)
+
+
+def test_deterministic_restores_settings() -> None:
+    torch.set_num_threads(1)
+    with deterministic(2) as threads:
+        assert threads == torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from dpcompress.files import replacing
+from dpcompress.training import Recipe, fit
+from safetensors.torch import save_file
+from tests.training.networks import small_digits, tiny
+torch.set_num_threads(1)
+model, folder = tiny(), Path(sys.argv[1])
+fit(model, small_digits(), Recipe(epochs=8, batch_size=64, lr=0.05),
+    checkpoint=folder / "fit.checkpoint",
+    progress=lambda done, total, note="": print(done, flush=True))
+with replacing(folder / "weights.safetensors") as path:
+    save_file(model.state_dict(), path)
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment(tmp_path: Path) -> None:
+    """Killed twice by the operating system, then run to its end: the same file."""
+    root = Path(__file__).resolve().parents[2]
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        )
+
+    def weights(folder: Path) -> bytes:
+        return (folder / "weights.safetensors").read_bytes()
+
+    undisturbed, killed = tmp_path / "a", tmp_path / "b"
+    for folder in (undisturbed, killed):
+        folder.mkdir()
+    with start(undisturbed) as process:
+        steps = process.communicate()[0].split()
+    for _ in range(2):
+        with start(killed) as process:
+            assert process.stdout is not None
+            for count, _ in enumerate(process.stdout):
+                if count == len(steps) // 4:
+                    break
+            time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+        assert not (killed / "weights.safetensors").exists()
+    with start(killed) as process:
+        rest = process.communicate()[0].split()
+    assert process.returncode == 0 and len(rest) < len(steps)
+    assert weights(killed) == weights(undisturbed)
+    assert load_file(killed / "weights.safetensors").keys() == tiny().state_dict().keys()
