@@ -24,6 +24,8 @@ from torch import Tensor, load, nn
 from dpcompress.errors import BadInput, EngineUnavailable, UsageError
 from dpcompress.files import canonical_json, replacing
 
+_Arguments = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class ModelTransform:
@@ -118,12 +120,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     found = _unwrap(read_state_dict(path))
     wanted = model.state_dict()
-    for name in wanted.keys() & found.keys():
+    for name in (n for n in wanted if n in found):
         have, want = tuple(found[name].shape), tuple(wanted[name].shape)
         if have != want:
             remedy = "Give the weights of this very architecture."
             if have and want and have[1:] == want[1:]:
-                remedy = f"If it has {have[0]} classes, say --model-args num_classes={have[0]}."
+                classes = f"--model-args num_classes={have[0]}"
+                remedy = f"If it has {have[0]} classes, say {classes}."
             raise BadInput(
                 f"{path} does not fit the network: {name} is {_size(have)} in the file "
                 f"and {_size(want)} in the network.",
@@ -237,9 +240,7 @@ def _split(spec: str) -> tuple[str, str]:
     )
 
 
-def _from_torchvision(
-    name: str, arguments: dict[str, Any], pretrained: bool
-) -> nn.Module:
+def _from_torchvision(name: str, arguments: _Arguments, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model
 
     _torchvision_name(name)
@@ -256,7 +257,7 @@ def _torchvision_name(name: str) -> None:
         raise _unknown(f"torchvision:{name}", name, known)
 
 
-def _from_timm(name: str, arguments: dict[str, Any], pretrained: bool) -> nn.Module:
+def _from_timm(name: str, arguments: _Arguments, pretrained: bool) -> nn.Module:
     timm = _timm(name)
     classes = arguments.get("num_classes")
     if pretrained and classes not in (None, timm.get_pretrained_cfg(name).num_classes):
@@ -285,7 +286,7 @@ def _timm(name: str) -> ModuleType:
     return module
 
 
-def _from_file(path: Path, factory: str, arguments: dict[str, Any]) -> nn.Module:
+def _from_file(path: Path, factory: str, arguments: _Arguments) -> nn.Module:
     if not path.is_file():
         raise UsageError(f"There is no file {path}.", "Write MODEL as path.py:function.")
     with _importing_from(path):

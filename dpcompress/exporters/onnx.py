@@ -107,9 +107,14 @@ def check_onnx(
         raise UsageError("There are no images to check the export on.", "Give some.")
     try:
         onnx.checker.check_model(data, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        ValueError,
+    ) as error:
         raise VerificationFailed(
-            f"The exported file is not valid ONNX: {_first_line(error)}."
+            f"The exported file is not valid ONNX: {_first_line(error)}.",
+            "Export it again.",
         ) from error
     batch = onnx.load_from_string(data).graph.input[0].type.tensor_type.shape.dim[0]
     found = _outputs(open_engine(engine).load(data), images, batch.dim_value)
