@@ -12,7 +12,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +21,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dpcompress.errors import BadTable
 from dpcompress.files import digest, write_text
+
+Floats = NDArray[np.float64]
 
 VERSION = "1"
 MAX_BYTES = 512 * 2**20
@@ -54,75 +57,66 @@ class _Table:
     """The column that a solver reads."""
     ALIASES: ClassVar[dict[str, str]]
     """Columns of the published layout → ours."""
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
     IGNORED: ClassVar[frozenset[str]] = frozenset({"", "id", "breaks"})
 
     def __post_init__(self) -> None:
-        frame = self.frame.copy()
-        lines = [*range(1, len(frame) + 1)] if self.frame.index.name != "line" else None
-        if lines is not None:
-            frame.index = pd.Index(lines, name="line")
         self._set("header", _checked_header(self.header, self.source))
-        self._require(frame)
-        frame = self._checked(frame)
-        keys = [k for k in self.KEYS if k in frame]
-        self._refuse(
-            frame.index[frame.duplicated(keys)], keys[-1], "the row is there twice"
-        )
+        frame = self.frame
+        for column in (*self.KEYS, self.VALUE):
+            if column not in frame and column not in self.OPTIONAL:
+                there = ", ".join(map(str, frame))
+                raise self._fault(f"the column is missing (there are: {there})", column)
+        if not len(frame):
+            raise self._fault("there are no rows")
+        if frame.index.name != "line":
+            frame = frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name="line"))
+        checked = self._checked(frame)
+        rest = {str(name): frame[name] for name in frame if name not in checked}
+        frame = pd.DataFrame(checked | rest, index=frame.index)
+        keys = [key for key in self.KEYS if key in frame]
+        self._refuse(frame, frame.duplicated(keys), keys[-1], "the row is there twice")
         frame = frame.sort_values(keys, kind="stable", na_position="first")
         self._set("frame", frame.reset_index(drop=True))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _require(self, frame: pd.DataFrame) -> None:
-        needed = [k for k in (*self.KEYS, self.VALUE) if k not in self._optional()]
-        for column in needed:
-            if column not in frame:
-                raise BadTable(
-                    f"the column is missing (there are: {', '.join(map(str, frame))}).",
-                    _REWRITE,
-                    path=self.source,
-                    column=column,
-                )
-        if not len(frame):
-            raise BadTable("there are no rows.", _REWRITE, path=self.source)
+    def _checked(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """The known columns, in the order of the file."""
+        start, stop = (self._whole(frame, column) for column in ("start", "stop"))
+        for column, values in (("start", start), ("stop", stop)):
+            outside = (values < 0) | (values > MAX_POSITION)
+            fault = f"positions run from 0 to {MAX_POSITION}"
+            self._refuse(frame, outside, column, fault)
+        self._refuse(frame, stop <= start, "stop", "a span stops after its start")
+        return {"start": start, "stop": stop}
 
-    @classmethod
-    def _optional(cls) -> tuple[str, ...]:
-        return ()
+    def _numbers(self, frame: pd.DataFrame, column: str) -> Floats:
+        values = pd.to_numeric(frame[column], errors="coerce")
+        numbers: Floats = values.to_numpy(dtype=float, na_value=np.nan)
+        self._refuse(frame, ~np.isfinite(numbers), column, "not a finite number")
+        return numbers
 
-    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
-        for column in ("start", "stop"):
-            frame[column] = self._whole(frame, column)
-            wrong = (frame[column] < 0) | (frame[column] > MAX_POSITION)
-            self._refuse(
-                frame.index[wrong], column, f"positions run from 0 to {MAX_POSITION}"
-            )
-        wrong = frame["stop"] <= frame["start"]
-        self._refuse(frame.index[wrong], "stop", "a span stops after its start")
-        return frame
-
-    def _numbers(self, frame: pd.DataFrame, column: str) -> pd.Series:
-        values = pd.to_numeric(frame[column], errors="coerce").astype(float)
-        self._refuse(frame.index[~np.isfinite(values)], column, "not a finite number")
-        return values
-
-    def _whole(self, frame: pd.DataFrame, column: str) -> pd.Series:
+    def _whole(self, frame: pd.DataFrame, column: str) -> NDArray[np.int64]:
         values = self._numbers(frame, column)
-        self._refuse(frame.index[values % 1 != 0], column, "not a whole number")
-        self._refuse(frame.index[values.abs() > 2**53], column, "absurdly large")
+        strange = (values % 1 != 0) | (np.abs(values) > 2**53)
+        self._refuse(frame, strange, column, "not a whole number of sensible size")
         return values.astype(np.int64)
 
-    def _flags(self, frame: pd.DataFrame, column: str) -> pd.Series:
+    def _flags(self, frame: pd.DataFrame, column: str) -> NDArray[np.int64]:
         values = self._whole(frame, column)
-        self._refuse(frame.index[~values.isin((0, 1))], column, "a flag is 0 or 1")
+        self._refuse(frame, (values != 0) & (values != 1), column, "a flag is 0 or 1")
         return values
 
-    def _refuse(self, rows: Iterable[Any], column: str, fault: str) -> None:
-        for row in rows:
-            raise BadTable(
-                f"{fault}.", _REWRITE, path=self.source, row=int(row), column=column
-            )
+    def _refuse(self, frame: pd.DataFrame, wrong: Any, column: str, fault: str) -> None:
+        if np.any(wrong):
+            raise self._fault(fault, column, int(frame.index[int(np.argmax(wrong))]))
+
+    def _fault(
+        self, fault: str, column: str | None = None, row: int | None = None
+    ) -> BadTable:
+        return BadTable(f"{fault}.", _REWRITE, path=self.source, row=row, column=column)
 
     @property
     def depth(self) -> int:
@@ -193,7 +187,7 @@ class _Table:
         """Cells as numbers where the column must hold some, or where all look so."""
         if name in cls._numeric():
             for line, cell in zip(lines, cells, strict=True):
-                if cell == "" and name in cls._optional():
+                if cell == "" and name in cls.OPTIONAL:
                     continue
                 if not _NUMBER.fullmatch(cell):
                     fault = "not finite" if _NOT_FINITE.fullmatch(cell) else "no number"
@@ -227,16 +221,13 @@ class LatencyTable(_Table):
 
     KEYS = ("start", "stop", "act_stop")
     VALUE = "latency_ms"
+    OPTIONAL = ("act_stop",)
     ALIASES: ClassVar[dict[str, str]] = {
         "st": "start",
         "end": "stop",
         "time": "latency_ms",
         "stdev": "spread_ms",
     }
-
-    @classmethod
-    def _optional(cls) -> tuple[str, ...]:
-        return ("act_stop",)
 
     @classmethod
     def _numeric(cls) -> tuple[str, ...]:
@@ -250,31 +241,30 @@ class LatencyTable(_Table):
             return cells
         return super()._column(name, cells, lines, source)
 
-    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
-        frame = super()._checked(frame)
-        defaults: dict[str, float | str] = {"spread_ms": 0.0, "op": "", "samples": 0}
-        for column, default in defaults.items():
-            if column not in frame:
-                frame[column] = default
+    def _checked(self, frame: pd.DataFrame) -> dict[str, Any]:
+        known = super()._checked(frame)
         for column in ("latency_ms", "spread_ms"):
-            frame[column] = self._numbers(frame, column)
-            self._refuse(frame.index[frame[column] < 0], column, "a time is not negative")
-        frame["samples"] = self._whole(frame, "samples")
-        self._refuse(frame.index[frame["samples"] < 0], "samples", "a negative count")
-        frame["op"] = frame["op"].astype(str)
-        order = ["start", "stop", "latency_ms", "spread_ms", "op", "samples"]
+            times = np.zeros(len(frame))
+            if column in frame:
+                times = self._numbers(frame, column)
+            self._refuse(frame, times < 0, column, "a time is not negative")
+            known[column] = times
+        known["op"] = frame["op"].astype(str) if "op" in frame else ""
+        known["samples"] = self._whole(frame, "samples") if "samples" in frame else 0
+        self._refuse(frame, known["samples"] < 0, "samples", "a count is not negative")
         if "act_stop" in frame:
-            said = frame["act_stop"].notna()
-            flags = self._flags(frame[said], "act_stop").reindex(frame.index)
-            frame = frame.assign(act_stop=flags.astype("Int64"))
-            order.append("act_stop")
-            spans = frame[["start", "stop"]]
-            blank = pd.MultiIndex.from_frame(spans[~said])
-            clash = said & pd.MultiIndex.from_frame(spans).isin(blank)
-            self._refuse(
-                frame.index[clash], "act_stop", "another row holds for both flags"
-            )
-        return frame[order + [c for c in frame if c not in order]]
+            known["act_stop"] = self._closing(frame, known)
+        return known
+
+    def _closing(self, frame: pd.DataFrame, known: dict[str, Any]) -> pd.Series[Any]:
+        said = frame["act_stop"].notna().to_numpy()
+        spans = pd.MultiIndex.from_arrays([known["start"], known["stop"]])
+        clash = said & spans.isin(spans[~said])
+        fault = "another row of the span holds for both flags"
+        self._refuse(frame, clash, "act_stop", fault)
+        flags = pd.Series(pd.NA, frame.index, dtype="Int64")
+        flags[said] = self._flags(frame[said], "act_stop")
+        return flags
 
     @property
     def fixed_ms(self) -> float:
@@ -324,13 +314,12 @@ class ImportanceTable(_Table):
         "imp": "importance",
     }
 
-    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
-        frame = super()._checked(frame)
+    def _checked(self, frame: pd.DataFrame) -> dict[str, Any]:
+        known = super()._checked(frame)
         for column in ("act_start", "act_stop"):
-            frame[column] = self._flags(frame, column)
-        frame["importance"] = self._numbers(frame, "importance")
-        order = [*self.KEYS, self.VALUE]
-        return frame[order + [c for c in frame if c not in order]]
+            known[column] = self._flags(frame, column)
+        known["importance"] = self._numbers(frame, "importance")
+        return known
 
     @cached_property
     def linear_positions(self) -> frozenset[int]:

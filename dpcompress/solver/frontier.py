@@ -34,7 +34,6 @@ class Frontier:
     epsilon: float
     fixed_ms: float
     limits: tuple[str, ...]
-    original_ms: float | None
     _graph: Graph
     _sets: list[Labels]
     _last: Labels
@@ -43,6 +42,11 @@ class Frontier:
 
     def __len__(self) -> int:
         return len(self.latency_ms)
+
+    @property
+    def labels(self) -> int:
+        """How many labels the solve kept."""
+        return sum(map(len, self._sets))
 
     def __iter__(self) -> Iterator[Plan]:
         return (self[row] for row in range(len(self)))
@@ -159,7 +163,6 @@ def collect(
         epsilon,
         latency.fixed_ms,
         limits,
-        latency.original_ms,
         graph,
         sets,
         last,
