@@ -27,7 +27,8 @@ _NAME_THERE = {"finetune": "fit", "export": "export_onnx", "bench": "bench_netwo
 
 if TYPE_CHECKING:
     from dpcompress.exporters import export_onnx as export
-    from dpcompress.graph import linearize, merge, trace
+    from dpcompress.graph.linearize import linearize, trace
+    from dpcompress.graph.merge import merge
     from dpcompress.importance import score
     from dpcompress.latency import bench_networks as bench
     from dpcompress.latency import profile
