@@ -29,11 +29,12 @@ ARROWS = {
     "importance": ("tables", "graph", "training"),
     "depthshrinker": ("tables", "graph", "training"),
     "exporters": ("runner", "files"),
+    "report": ("tables",),
     "pipeline": (
-        *("solver", "latency", "importance", "depthshrinker", "exporters", "models"),
+        *("solver", "latency", "importance", "depthshrinker"),
+        *("exporters", "models", "report"),
     ),
-    "report": ("tables", "pipeline"),
-    "cli": ("pipeline", "report"),
+    "cli": ("pipeline",),
 }
 
 # Each is an extra or an engine: one file knows it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ console = Console(stderr=True, highlight=False)
 
 SECONDS_BETWEEN_LINES = 10.0
 
+_NUMBER = re.compile(r"((± ?)?[-+\d.,]+(e[-+]?\d+)?%?( [kMG])?)?")
+
 
 def emit(result: Mapping[str, Any]) -> None:
     """Print `result` as the one JSON object that ``--json`` promises."""
@@ -31,13 +34,13 @@ def print_table(
     from rich import box
     from rich.table import Table
 
-    rows = [list(row) for row in rows]
+    cells = [[_cell(value) for value in row] for row in rows]
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
     for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) for row in rows)
+        numeric = all(_NUMBER.fullmatch(row[index]) for row in cells)
         table.add_column(column, justify="right" if numeric else "left")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+    for row in cells:
+        table.add_row(*row)
     wide = None if sys.stdout.isatty() else 200
     Console(highlight=False, width=wide).print(table)
 
