@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
+import pandas as pd
+
 from dpcompress.blueprint import Blueprint, Plan, Span, candidates
 from dpcompress.importance.protocol import Entry
 from dpcompress.tables import LatencyTable
@@ -36,27 +38,27 @@ def worth_scoring(blueprint: Blueprint, latency: LatencyTable) -> list[Span]:
     Where T_opt[i,m] + T[m,j] is no slower than T[i,j] for an m in between, the merged
     network has a boundary at m anyway, and an activation there costs nothing.
     """
-    times: dict[tuple[int, int], float] = {}
-    frame = latency.frame
-    asked = frame["act_stop"] if "act_stop" in frame else [None] * len(frame)
-    rows = zip(frame["start"], frame["stop"], asked, frame["latency_ms"], strict=True)
+    frame, times = latency.frame, {}
+    said = frame["act_stop"].fillna(-1) if "act_stop" in frame else [-1] * len(frame)
+    rows = zip(frame["start"], frame["stop"], said, frame["latency_ms"], strict=True)
     for start, stop, flag, latency_ms in rows:
-        usual = int(blueprint.has_activation(stop))
-        if flag not in (0, 1) or flag == usual:
+        if flag in (-1, int(blueprint.has_activation(stop))):
             times[start, stop] = latency_ms
     best: dict[tuple[int, int], float] = {}
     worth = []
-    for start, stop in sorted(times, key=lambda s: s[1] - s[0]):
-        split = min(
-            (
-                best.get((start, m), inf) + times.get((m, stop), inf)
-                for m in range(start + 1, stop)
-            ),
-            default=inf,
-        )
-        best[start, stop] = min(times[start, stop], split)
-        if times[start, stop] < split or stop - start == 1:
-            worth.append(Span(start, stop))
+    for start in range(blueprint.depth):
+        for stop in range(start + 1, blueprint.depth + 1):
+            split = min(
+                (
+                    best[start, m] + times.get((m, stop), inf)
+                    for m in range(start + 1, stop)
+                ),
+                default=inf,
+            )
+            whole = times.get((start, stop), inf)
+            best[start, stop] = min(whole, split)
+            if whole < split or stop - start == 1:
+                worth.append(Span(start, stop))
     return sorted(candidates(blueprint).keys() & set(worth))
 
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from dpcompress.errors import BadInput, UsageError
-from dpcompress.training import load_data
 from dpcompress.training import data as data_module
+from dpcompress.training import load_data
 from dpcompress.training.images import Batches, OnDisk
 
 SIZE = (3, 16, 16)

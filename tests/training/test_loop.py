@@ -1,17 +1,15 @@
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 from math import cos, pi
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 from torch import nn
 
 from dpcompress.errors import BadInput, TrainingDiverged
+from dpcompress.files import replacing
 from dpcompress.training import (
     Recipe,
     check_above_chance,
@@ -185,56 +183,41 @@ def test_deterministic_restores_settings() -> None:
     assert torch.get_num_threads() == 1
 
 
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-from dpcompress.files import replacing
-from dpcompress.training import Recipe, fit
-from safetensors.torch import save_file
-from tests.training.networks import small_digits, tiny
-torch.set_num_threads(1)
-model, folder = tiny(), Path(sys.argv[1])
-fit(model, small_digits(), Recipe(epochs=8, batch_size=64, lr=0.05),
-    checkpoint=folder / "fit.checkpoint",
-    progress=lambda done, total, note="": print(done, flush=True))
-with replacing(folder / "weights.safetensors") as path:
-    save_file(model.state_dict(), path)
-"""
+def train(folder: Path) -> None:
+    torch.set_num_threads(1)
+    model, recipe = tiny(), Recipe(epochs=8, batch_size=64, lr=0.05)
+    fit(model, small_digits(), recipe, checkpoint=folder / "fit.checkpoint",
+        progress=lambda done, total, note="": steps(folder, done))  # fmt: skip
+    with replacing(folder / "weights.safetensors") as path:
+        save_file(model.state_dict(), path)
+
+
+def steps(folder: Path, done: int) -> None:
+    with open(folder / "steps", "a") as file:
+        file.write(f"{done}\n")
 
 
 @pytest.mark.slow
 def test_sigkill_at_any_moment(tmp_path: Path) -> None:
-    """Killed twice by the operating system, then run to its end: the same file."""
-    root = Path(__file__).resolve().parents[2]
-
-    def start(folder: Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        )
-
-    def weights(folder: Path) -> bytes:
-        return (folder / "weights.safetensors").read_bytes()
-
-    undisturbed, killed = tmp_path / "a", tmp_path / "b"
-    for folder in (undisturbed, killed):
+    """Killed three times by the operating system, then run to its end: the same file."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
         folder.mkdir()
-    with start(undisturbed) as process:
-        steps = process.communicate()[0].split()
-    for _ in range(2):
-        with start(killed) as process:
-            assert process.stdout is not None
-            for count, _ in enumerate(process.stdout):
-                if count == len(steps) // 4:
-                    break
-            time.sleep(0.05)
-            process.send_signal(signal.SIGKILL)
+    train(whole)
+    log = killed / "steps"
+    for limit in (20, 71, 100):
+        process = multiprocessing.get_context("fork").Process(
+            target=train, args=(killed,)
+        )
+        process.start()
+        while not (log.exists() and len(log.read_text().split()) >= limit):
+            assert process.is_alive()
+            time.sleep(0.001)
+        process.kill()
+        process.join()
         assert not (killed / "weights.safetensors").exists()
-    with start(killed) as process:
-        rest = process.communicate()[0].split()
-    assert process.returncode == 0 and len(rest) < len(steps)
-    assert weights(killed) == weights(undisturbed)
-    assert load_file(killed / "weights.safetensors").keys() == tiny().state_dict().keys()
+    train(killed)
+    weights = [(f / "weights.safetensors").read_bytes() for f in (whole, killed)]
+    assert weights[0] == weights[1]
+    repeated = len(log.read_text().split()) - len((whole / "steps").read_text().split())
+    assert 0 <= repeated < 3 * 2 * 16

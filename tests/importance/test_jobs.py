@@ -1,0 +1,217 @@
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dpcompress.blueprint import Blueprint, Span
+from dpcompress.errors import BadInput
+from dpcompress.graph import trace
+from dpcompress.importance import Entry, Finetune, entries, score
+from dpcompress.importance.journal import Journal
+from dpcompress.models import load_model
+from dpcompress.tables import ImportanceTable
+from dpcompress.training import Data, Recipe, fit, state_digest
+from tests.training.networks import small_digits, tiny
+
+QUICK = Finetune(Recipe(steps=2, batch_size=32, lr=0.01, augment=False))
+SPANS = [Span(i, i + 1) for i in range(5)] + [Span(1, 4)]
+
+
+class Trained:
+    """A small network that knows the digits, made once."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self.data = small_digits()
+        self.model = tiny()
+        fit(self.model, self.data, Recipe(epochs=15, batch_size=32, lr=0.1))
+        self.model.eval()
+        self.blueprint = trace(self.model, (3, 8, 8))
+
+    def score(self, **options: Any) -> ImportanceTable:
+        options = {"estimator": QUICK, "workers": 1, "spans": SPANS} | options
+        return score(self.model, self.blueprint, self.data, **options)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return Trained()
+
+
+@dataclass(frozen=True)
+class Counting:
+    """QUICK, and a list of what was asked of it."""
+
+    asked: list[Entry | None]
+    identity = QUICK.identity
+
+    def __call__(
+        self, model: nn.Module, blueprint: Blueprint, data: Data, entry: Entry | None
+    ) -> dict[str, float]:
+        self.asked.append(entry)
+        return QUICK(model, blueprint, data, entry)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(count: int) -> Callable[..., None]:
+    def progress(done: int, total: int, note: str = "") -> None:
+        if done == count:
+            raise Stop
+
+    return progress
+
+
+def test_table_says_what_it_was_made_from(trained: Trained, tmp_path: Path) -> None:
+    table = trained.score(alpha=1.5)
+    wanted = entries(trained.blueprint, SPANS)
+    columns = ["start", "stop", "act_start", "act_stop"]
+    assert sorted(map(tuple, table.frame[columns].values.tolist())) == sorted(wanted)
+    assert table.linear_positions == {4}
+    header = table.header
+    assert header["blueprint"] == trained.blueprint.digest and header["input"] == "3x8x8"
+    assert header["model"] == state_digest(trained.model)
+    assert json.loads(header["estimator"])["recipe"]["steps"] == 2
+    scored = table.frame[table.frame["via"] == -1]
+    change = float(header["original_loss"]) - scored["loss"]
+    shift = 1.5 * float(header["mean"])
+    assert scored["importance"].values == pytest.approx((change - shift).values)
+    table.write(tmp_path / "I.csv")
+    assert ImportanceTable.read(tmp_path / "I.csv").to_csv() == table.to_csv()
+
+
+def test_metric_and_normalisation_need_no_new_scores(
+    trained: Trained, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal.jsonl"
+    trained.score(journal=journal)
+    asked: list[Entry | None] = []
+    table = trained.score(
+        journal=journal, estimator=Counting(asked), metric="accuracy", alpha=0
+    )
+    assert asked == []
+    scored = table.frame[table.frame["via"] == -1]
+    change = scored["accuracy"] - float(table.header["original_accuracy"])
+    assert scored["importance"].values == pytest.approx(change.values)
+
+
+def test_interrupted_run_repeats_nothing_that_was_finished(
+    trained: Trained, tmp_path: Path
+) -> None:
+    whole, journal = trained.score(), tmp_path / "journal.jsonl"
+    first, second = [], []
+    with pytest.raises(Stop):
+        trained.score(estimator=Counting(first), journal=journal, progress=stop_at(4))
+    assert len(first) == 4
+    torn = journal.read_bytes()[:-9]
+    journal.write_bytes(torn)
+    resumed = trained.score(estimator=Counting(second), journal=journal)
+    assert resumed.to_csv() == whole.to_csv()
+    assert second[0] == first[-1] and not set(second[1:]) & set(first)
+    assert len(first) + len(second) == 2 + len(entries(trained.blueprint, SPANS))
+
+
+def test_results_of_another_network_are_not_reused(
+    trained: Trained, tmp_path: Path
+) -> None:
+    journal, asked = tmp_path / "journal.jsonl", []
+    trained.score(journal=journal, spans=SPANS[:2])
+    other = tiny().eval()
+    other.load_state_dict(trained.model.state_dict())
+    with torch.no_grad():
+        next(other.parameters())[0, 0, 0, 0] += 1e-6
+    score(other, trained.blueprint, trained.data, estimator=Counting(asked),
+          spans=SPANS[:2], workers=1, journal=journal)  # fmt: skip
+    assert asked == [None, (0, 1, 1, 1), (1, 2, 1, 1)]
+
+
+@pytest.mark.slow
+def test_table_does_not_depend_on_the_workers(tmp_path: Path) -> None:
+    """With a network whose class lives in a file that workers cannot import."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential): pass\n"
+        "def net():\n"
+        "    conv, relu = nn.Conv2d, nn.ReLU\n"
+        "    return Net(conv(3, 4, 3, padding=1), relu(), conv(4, 4, 3, padding=1),\n"
+        "        relu(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))\n"
+    )
+    torch.manual_seed(0)
+    model, data = load_model(f"{file}:net"), small_digits()
+    blueprint = trace(model, (3, 8, 8))
+    torch.set_num_threads(2)
+    one, two = (
+        score(model, blueprint, data, estimator=QUICK, workers=n).to_csv() for n in (1, 2)
+    )
+    assert one == two and len(one.splitlines()) > 3
+
+
+def test_estimate_depends_on_its_arguments_only(trained: Trained) -> None:
+    before = state_digest(trained.model)
+    ask = trained.model, trained.blueprint, trained.data
+    first = QUICK(*ask, Entry(1, 4, 1, 0))
+    torch.rand(3)
+    QUICK(*ask, Entry(0, 1, 1, 1))
+    assert QUICK(*ask, Entry(1, 4, 1, 0)) == first
+    assert QUICK(*ask, Entry(1, 4, 1, 1)) != first
+    assert state_digest(trained.model) == before and not trained.model.training
+
+
+def test_single_layers_start_from_new_weights(trained: Trained) -> None:
+    """All that differs from the original is one layer, and that costs accuracy."""
+    table = trained.score(spans=SPANS[:5], alpha=0)
+    single = table.frame[(table.frame["act_start"] == 1) & (table.frame["via"] == -1)]
+    original = float(table.header["original_loss"])
+    assert (single["loss"] > original).all() and float(table.header["mean"]) < 0
+
+
+def test_journal_survives_anything_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    Journal(path).add("a", {"loss": 0.1 + 0.2}, entry=None)
+    with open(path, "ab") as file:
+        file.write(b'nonsense\n\xff\xfe\n[]\n{"key": 1}\n{"key": "b", "metrics": {"lo')
+    Journal(path).add("c", {"loss": 1.0})
+    assert Journal(path).results == {"a": {"loss": 0.1 + 0.2}, "c": {"loss": 1.0}}
+    with pytest.raises(BadInput, match="cannot be used"):
+        Journal(path / "below a file")
+
+
+def score_quickly(folder: Path) -> None:
+    torch.set_num_threads(1)
+    model = tiny().eval()
+    blueprint, journal = trace(model, (3, 8, 8)), folder / "journal.jsonl"
+    table = score(model, blueprint, small_digits(), estimator=QUICK, workers=1,
+                  journal=journal)  # fmt: skip
+    table.write(folder / "I.csv")
+
+
+@pytest.mark.slow
+def test_sigkill(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    score_quickly(whole)
+    journal = killed / "journal.jsonl"
+    process = multiprocessing.get_context("fork").Process(
+        target=score_quickly, args=(killed,)
+    )
+    process.start()
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
+        assert process.is_alive()
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    before = journal.read_bytes()
+    assert not (killed / "I.csv").exists()
+    score_quickly(killed)
+    assert journal.read_bytes().startswith(before.rpartition(b"\n")[0])
+    assert len(Journal(journal).results) == len(Journal(whole / "journal.jsonl").results)
+    assert (killed / "I.csv").read_bytes() == (whole / "I.csv").read_bytes()
