@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
-import pandas as pd
-
 from dpcompress.blueprint import Blueprint, Plan, Span, candidates
 from dpcompress.importance.protocol import Entry
 from dpcompress.tables import LatencyTable

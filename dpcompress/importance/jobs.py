@@ -104,7 +104,7 @@ def score(
         "mean": mean,
         **{f"original_{name}": value for name, value in original.items()},
     }
-    return ImportanceTable(extend(frame), header)
+    return ImportanceTable(extend(frame), {k: str(v) for k, v in header.items()})
 
 
 def _run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -37,9 +38,10 @@ def deterministic(threads: int | None = None) -> Iterator[int]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    filled = torch.utils.deterministic.fill_uninitialized_memory
     torch.set_num_threads(threads or before[0])
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # Filling all new tensors with NaN takes time, and only finds bugs.
+    memory: Any = torch.utils.deterministic
+    filled, memory.fill_uninitialized_memory = memory.fill_uninitialized_memory, False
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with warnings.catch_warnings():
@@ -47,5 +49,5 @@ def deterministic(threads: int | None = None) -> Iterator[int]:
             yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
