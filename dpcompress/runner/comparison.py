@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, Sequence
 
-from dpcompress.runner.clock import Clock
-from dpcompress.runner.disturbance import CoreWait
-from dpcompress.runner.sampling import Measurement, Sampling, Subject
+from dpcompress.runner.clock import Clock, CoreWait, Window
+from dpcompress.runner.sampling import FEWEST, Measurement, Sampling, Subject
 from dpcompress.runner.statistics import half_iqr, median_interval, quantile
 
-NETWORKS = Sampling(window_ms=2.0, min_rounds=25, max_rounds=80, max_repeats=100)
+NETWORKS = Sampling(
+    window_ms=2.0, min_rounds=25, max_rounds=80, max_repeats=40, max_seconds=30.0
+)
 """Enough for whole networks: most windows are a single inference."""
 
 
@@ -24,49 +26,57 @@ def compare(
     """Time all subjects in every round, in a shuffled order, all in memory at once.
 
     A round in which a thread waited for a core is disturbed and repeated; after
-    `max_repeats` the fastest disturbed rounds fill up to `min_rounds`. All subjects keep
+    `max_repeats` the least disturbed rounds fill up to `min_rounds`. All subjects keep
     the same rounds, so that ratios can be taken round by round: see `ratio`.
     """
     rng, wait = random.Random(sampling.seed), CoreWait()
+    calm: List[List[Window]] = []
+    disturbed: List[List[Window]] = []
     try:
-        clocks = [
-            Clock(s.load(), sampling.window_ms, sampling.core_wait, wait)
-            for s in subjects
-        ]
-        wait.find_threads()
-        calm: List[List[float]] = []
-        disturbed: List[List[float]] = []
-        while not _enough(calm, disturbed, sampling):
-            times, alone = _round(clocks, rng)
-            (calm if alone else disturbed).append(times)
+        clocks = [Clock(s.load(), sampling.window_ms, wait) for s in subjects]
+        began = time.perf_counter()
+        while not _enough(calm, disturbed, time.perf_counter() - began, sampling):
+            windows = _round(clocks, rng)
+            left_alone = _waited(windows) <= sampling.max_waited
+            (calm if left_alone else disturbed).append(windows)
             progress(min(len(calm), sampling.max_rounds), sampling.max_rounds, "")
     finally:
         wait.close()
     missing = max(sampling.min_rounds - len(calm), 0)
-    rounds = calm + sorted(disturbed, key=sum)[:missing]
-    lost = max(len(disturbed) - missing, 0)
+    fill = sorted(disturbed, key=_waited)[:missing]
     return {
-        s.key: Measurement.of([times[i] for times in rounds], lost)
-        for i, s in enumerate(subjects)
+        subject.key: Measurement.of(
+            [windows[i].ms for windows in calm + fill], len(disturbed) - len(fill)
+        )
+        for i, subject in enumerate(subjects)
     }
 
 
-def _round(clocks: Sequence[Clock], rng: random.Random) -> Tuple[List[float], bool]:
-    times, alone = [0.0] * len(clocks), True
+def _round(clocks: Sequence[Clock], rng: random.Random) -> List[Window]:
+    found: Dict[int, Window] = {}
     for i in rng.sample(range(len(clocks)), len(clocks)):
-        times[i], left_alone = clocks[i].window()
-        alone = alone and left_alone
-    return times, alone
+        found[i] = clocks[i].window()
+    return [found[i] for i in range(len(clocks))]
+
+
+def _waited(windows: Sequence[Window]) -> float:
+    return max(window.waited for window in windows)
 
 
 def _enough(
-    calm: List[List[float]], disturbed: List[List[float]], sampling: Sampling
+    calm: List[List[Window]],
+    disturbed: List[List[Window]],
+    seconds: float,
+    sampling: Sampling,
 ) -> bool:
+    if seconds >= sampling.max_seconds:
+        return len(calm) + len(disturbed) >= FEWEST
     if len(disturbed) >= sampling.max_repeats:
         return len(calm) + len(disturbed) >= sampling.min_rounds
     if len(calm) < sampling.min_rounds:
         return False
-    intervals = [median_interval(windows) for windows in zip(*calm)]
+    series = zip(*([window.ms for window in windows] for windows in calm))
+    intervals = [median_interval(windows_ms) for windows_ms in series]
     known = all(b - a <= sampling.precision * (b + a) for a, b in intervals)
     return known or len(calm) >= sampling.max_rounds
 

@@ -9,12 +9,12 @@ again in between) was slow after it. Valid on Python 3.8.
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from dpcompress.errors import BadInput
-from dpcompress.runner.clock import Clock
-from dpcompress.runner.disturbance import CoreWait
+from dpcompress.runner.clock import Clock, CoreWait, Window
 from dpcompress.runner.engine import Session
 from dpcompress.runner.statistics import half_iqr, median_interval, quantile
 
@@ -26,9 +26,10 @@ class Sampling:
     precision: target of half the 95 % confidence interval of a median, relative to it.
     window_ms: least length of a window; a subject runs back to back that long.
     min_rounds, max_rounds: windows that count, per subject, at least and at most.
-    max_repeats: disturbed windows per subject, at most; then the fastest of them fill
-        up to `min_rounds`, because disturbances only ever slow down.
-    core_wait: share of a window that threads may wait for a core.
+    max_repeats: disturbed windows per subject, at most; then the least disturbed of
+        them fill up to `min_rounds`.
+    max_waited: share of a window that threads may wait for a core.
+    max_seconds: then a subject is finished with the windows that it has, at least 5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
     group_bytes, group_size: subjects held in memory at the same time, at most.
     """
@@ -37,8 +38,9 @@ class Sampling:
     window_ms: float = 3.0
     min_rounds: int = 9
     max_rounds: int = 45
-    max_repeats: int = 60
-    core_wait: float = 0.01
+    max_repeats: int = 20
+    max_waited: float = 0.01
+    max_seconds: float = 3.0
     anchor_tolerance: float = 0.05
     group_bytes: int = 1_500_000_000
     group_size: int = 32
@@ -47,6 +49,9 @@ class Sampling:
 
 OPS = Sampling()
 """Enough for single ops."""
+
+FEWEST = 5
+"""Windows without which there is no measurement, however long one takes."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,6 @@ def measure(
                     if rejected is None:
                         raise
                     rejected(subject.key, error)
-            wait.find_threads()
             if running:
                 _Group(running, watch or running[0], sampling, rng).run(finish)
     finally:
@@ -157,18 +161,30 @@ class _Series:
 
     def __init__(self, subject: Subject, sampling: Sampling, wait: CoreWait) -> None:
         self.subject, self.sampling = subject, sampling
-        self.clock = Clock(subject.load(), sampling.window_ms, sampling.core_wait, wait)
+        self.clock = Clock(subject.load(), sampling.window_ms, wait)
         self.windows_ms: List[float] = []
-        self.disturbed_ms: List[float] = []
+        self.disturbed: List[Window] = []
+        self.seconds = 0.0
 
-    def take(self, window_ms: float, calm: bool) -> None:
-        (self.windows_ms if calm else self.disturbed_ms).append(window_ms)
+    def window(self) -> Window:
+        began = time.perf_counter()
+        window = self.clock.window()
+        self.seconds += time.perf_counter() - began
+        return window
+
+    def take(self, window: Window, calm: bool) -> None:
+        if calm and window.waited <= self.sampling.max_waited:
+            self.windows_ms.append(window.ms)
+        else:
+            self.disturbed.append(window)
 
     @property
     def finished(self) -> bool:
         count = len(self.windows_ms)
-        if len(self.disturbed_ms) >= self.sampling.max_repeats:
-            return count + len(self.disturbed_ms) >= self.sampling.min_rounds
+        if self.seconds >= self.sampling.max_seconds:
+            return count + len(self.disturbed) >= FEWEST
+        if len(self.disturbed) >= self.sampling.max_repeats:
+            return count + len(self.disturbed) >= self.sampling.min_rounds
         if count < self.sampling.min_rounds:
             return False
         if count >= self.sampling.max_rounds:
@@ -179,8 +195,9 @@ class _Series:
     @property
     def measurement(self) -> Measurement:
         missing = max(self.sampling.min_rounds - len(self.windows_ms), 0)
-        windows_ms = self.windows_ms + sorted(self.disturbed_ms)[:missing]
-        return Measurement.of(windows_ms, max(len(self.disturbed_ms) - missing, 0))
+        fill = sorted(self.disturbed, key=lambda window: window.waited)[:missing]
+        windows_ms = self.windows_ms + [window.ms for window in fill]
+        return Measurement.of(windows_ms, len(self.disturbed) - len(fill))
 
 
 class _Group:
@@ -214,14 +231,14 @@ class _Group:
                 finish(series)
 
     def _time(self, turn: List[_Series]) -> None:
-        timed = [(series, *series.clock.window()) for series in turn]
+        timed = [(series, series.window()) for series in turn]
         calm = self._is_calm()
-        for series, window_ms, left_alone in timed:
-            series.take(window_ms, calm and left_alone)
+        for series, window in timed:
+            series.take(window, calm)
 
     def _is_calm(self) -> bool:
-        """Whether the anchor, timed now, is as fast as it can be."""
-        window_ms, _ = self.anchor.clock.window()
+        """Whether the anchor, timed now, is about as fast as it can be."""
+        window_ms = self.anchor.clock.window().ms
         self.anchor_ms.append(window_ms)
         usual = quantile(self.anchor_ms, 0.25)
         return window_ms <= usual * (1 + self.sampling.anchor_tolerance)
