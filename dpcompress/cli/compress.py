@@ -1,0 +1,238 @@
+"""``dpcompress compress``: the whole job, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpcompress.cli.options import (
+    Crop,
+    Input,
+    Json,
+    Mean,
+    ModelArgs,
+    Resize,
+    Std,
+    Threads,
+    Weights,
+)
+from dpcompress.cli.output import console, emit, print_table, progress_bar
+from dpcompress.errors import UsageError
+
+if TYPE_CHECKING:
+    from dpcompress.pipeline import Result, Settings
+
+
+def compress(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="RUN", help="The run's folder; made, or gone on with."
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="torchvision:NAME, timm:NAME, or path.py:factory. Without it: go on with "
+            "the run in RUN, or run the built-in example.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Weights = None,
+    model_args: ModelArgs = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="digits (built in), cifar10:DIR, or a folder with train/ and test/, one "
+            "subfolder per class.",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="End-to-end latency that the compressed network may have: 12.5ms, 70% of "
+            "the original, or 1.5x as a speed-up.",
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="Engine that it will run on.")] = (
+        "onnxruntime"
+    ),
+    precision: Annotated[str, typer.Option("--precision", help="Its numbers.")] = "fp32",
+    threads: Threads = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images at a time.")] = 1,
+    input: Input = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    mean: Mean = None,
+    std: Std = None,
+    pretrain_epochs: Annotated[
+        int | None,
+        typer.Option("--pretrain-epochs", min=1, help="Train from scratch first."),
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=1, help="Of fine-tuning the chosen network.")
+    ] = 20,
+    lr: Annotated[float, typer.Option("--lr", help="Of fine-tuning.")] = 0.01,
+    score_steps: Annotated[
+        int, typer.Option("--score-steps", min=1, help="Training steps per scored span.")
+    ] = 8,
+    latency: Annotated[
+        Path | None,
+        typer.Option("--latency", help="Use this latency table instead of measuring one."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    json: Json = False,
+) -> None:
+    """Make a network shallower until it fits a latency budget; say what it cost.
+
+    Times every span of layers on the engine, scores what each activation is worth, picks
+    the best plan within the budget, fine-tunes, merges and exports. Killed at any moment,
+    the same command goes on where it stopped.
+
+    \b
+    Examples:
+      dpcompress compress -o RUN
+          the built-in example: MobileNetV2 on handwritten digits, trained first
+      dpcompress compress torchvision:resnet18 --weights mine.safetensors \\
+          --data photos/ --budget 70% -o RUN
+    """
+    from dpcompress.pipeline import EXAMPLE, compress, read_settings
+
+    settings: Settings | None
+    if model is None:
+        asked = {"data": data, "budget": budget, "weights": weights, "input": input}
+        given = [f"--{name}" for name, value in asked.items() if value is not None]
+        if given:
+            raise UsageError(
+                f"{', '.join(given)} without a MODEL.",
+                "Name the model, or leave all of it out for the built-in example.",
+            )
+        stored = output / "run.json"
+        settings = None if stored.exists() else EXAMPLE.seeded(seed)
+        if settings is not None and latency is not None:
+            settings = settings.model_copy(update={"latency": str(latency)})
+        if settings is None and read_settings(stored).seed != seed != 0:
+            raise UsageError(f"{output} holds a run with another seed.", "Choose another.")
+    else:
+        if data is None or budget is None:
+            raise UsageError(
+                "A run needs --data and --budget.",
+                "For example: --data photos/ --budget 70%.",
+            )
+        settings = _settings(
+            model,
+            weights,
+            data,
+            input,
+            model_args=dict(model_args or ()),
+            budget=budget,
+            engine=engine,
+            precision=precision,
+            threads=threads,
+            batch=batch,
+            resize=resize,
+            crop=crop,
+            mean=mean,
+            std=std,
+            latency=None if latency is None else str(latency),
+        )
+        settings = _with_recipes(settings, pretrain_epochs, epochs, lr, score_steps, seed)
+    result = compress(settings, output, progress_bar)
+    if json:
+        emit(result.model_dump(mode="json"))
+    else:
+        _print(result, output)
+
+
+def _settings(
+    model: str, weights: str | None, data: str, input: Any, **rest: Any
+) -> Settings:
+    from dpcompress.models import default_input, model_transform
+    from dpcompress.pipeline import Settings
+
+    shape = input or default_input(model)
+    own = model_transform(model) if weights == "default" else None
+    if own is not None and input is None:
+        rest["resize"] = rest["resize"] or own.resize
+        rest["crop"] = rest["crop"] or own.crop
+        rest["mean"] = rest["mean"] or own.mean
+        rest["std"] = rest["std"] or own.std
+    fits_batch = rest.pop("batch")
+    return Settings(
+        model=model,
+        weights=None if weights is None else _absolute(weights),
+        data=data,
+        input=shape,
+        batch=fits_batch,
+        **rest,
+    )
+
+
+def _absolute(weights: str) -> str:
+    return weights if weights == "default" else str(Path(weights).resolve())
+
+
+def _with_recipes(
+    settings: Settings,
+    pretrain_epochs: int | None,
+    epochs: int,
+    lr: float,
+    score_steps: int,
+    seed: int,
+) -> Settings:
+    from dpcompress.training import Recipe
+
+    finetune = settings.finetune.model_copy(update={"epochs": epochs, "lr": lr})
+    recipe = settings.scoring.recipe.model_copy(update={"steps": score_steps})
+    scoring = settings.scoring.model_copy(update={"recipe": recipe})
+    pretrain = None
+    if pretrain_epochs is not None:
+        pretrain = Recipe(epochs=pretrain_epochs, lr=0.1, schedule="onecycle")
+    return settings.model_copy(
+        update={"finetune": finetune, "scoring": scoring, "pretrain": pretrain}
+    ).seeded(seed)
+
+
+def _print(result: Result, folder: Path) -> None:
+    def row(name: str, side: Any) -> list[object]:
+        timing = side.measured
+        return [
+            name,
+            side.layers,
+            f"{side.parameters:,}",
+            f"{side.macs / 1e6:.1f} M",
+            f"{side.accuracy:.2%}",
+            f"{side.predicted_ms:.3f}" if side.predicted_ms is not None else "",
+            f"{timing.median_ms:.3f}",
+            f"{timing.p90_ms:.3f}",
+            f"± {timing.spread_ms:.3f}",
+        ]
+
+    print_table(
+        [
+            "",
+            "layers",
+            "parameters",
+            "MACs",
+            "accuracy",
+            "predicted ms",
+            "measured ms",
+            "p90",
+            "spread",
+        ],
+        [row("original", result.original), row("compressed", result.compressed)],
+    )
+    speedup = result.speedup
+    print(
+        f"{speedup.median:.2f} times as fast ({speedup.low:.2f} to {speedup.high:.2f}) on "
+        f"{result.engine}, batch {result.batch}, {result.threads} threads; accuracy on "
+        f"{result.test_images} test images."
+    )
+    console.print(f"{folder / 'compressed.onnx'}: the network to deploy", soft_wrap=True)
+    console.print(f"{folder}: tables, plan, weights, certificate, pictures", soft_wrap=True)

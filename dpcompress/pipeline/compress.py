@@ -1,0 +1,432 @@
+"""The whole job: from a trained network and a budget to a faster network, resumable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from dpcompress.blueprint import Blueprint, Plan, keep_everything
+from dpcompress.errors import UsageError
+from dpcompress.exporters import check_onnx, export_onnx
+from dpcompress.files import write_bytes, write_text
+from dpcompress.graph import linearize, merge, merge_unchecked, trace
+from dpcompress.importance import Finetune, score, worth_scoring
+from dpcompress.latency import Store, bench_networks, profile
+from dpcompress.models import load_model, load_weights, save_weights
+from dpcompress.pipeline.ledger import Ledger
+from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
+from dpcompress.pipeline.settings import Settings, read_settings
+from dpcompress.progress import Progress, silent
+from dpcompress.report import plot_frontier, plot_structure
+from dpcompress.solver import parse_budget, solve
+from dpcompress.tables import ImportanceTable, LatencyTable
+from dpcompress.training import (
+    Data,
+    check_above_chance,
+    evaluate,
+    fit,
+    load_data,
+)
+from dpcompress.training.images import Batches
+
+Bars = Callable[[str], AbstractContextManager[Progress]]
+_CHECK_IMAGES = 1024
+_CERTIFICATE_IMAGES = 16
+
+
+@contextmanager
+def no_bars(title: str) -> Iterator[Progress]:
+    """Bars for callers that want no progress."""
+    yield silent
+
+
+def compress(settings: Settings | None, folder: Path, bars: Bars = no_bars) -> Result:
+    """Compress a network end to end into `folder`; go on where it was cut off.
+
+    Every step writes its file atomically and is redone only if what it was made from
+    changed. With the latency table fixed, all files but the benchmark's result are the
+    same bytes however often the run was killed, on the same machine and threads.
+
+    Args:
+        settings: None to go on with the settings in `folder`.
+        bars: makes a progress bar for each long step.
+
+    Raises:
+        UsageError: `folder` holds a run with other settings, or none to go on with.
+        DpcompressError: any step's own.
+    """
+    return _Run(_settings(settings, folder), folder, bars).result()
+
+
+def _settings(settings: Settings | None, folder: Path) -> Settings:
+    path = folder / "run.json"
+    if not path.exists():
+        if settings is None:
+            raise UsageError(f"{folder} holds no run.", "Say what to compress.")
+        if settings.threads is None:
+            settings = settings.model_copy(update={"threads": torch.get_num_threads()})
+        write_text(path, settings.model_dump_json(indent=1) + "\n")
+        return settings
+    stored = read_settings(path)
+    if settings is not None:
+        if settings.threads is None:
+            settings = settings.model_copy(update={"threads": stored.threads})
+        asked, had = settings.model_dump(), stored.model_dump()
+        changed = [name for name in had if asked[name] != had[name]]
+        if changed:
+            raise UsageError(
+                f"{folder} holds a run with other settings ({', '.join(changed)}).",
+                "Go on with `dpcompress compress -o FOLDER` alone, or choose another "
+                "folder.",
+            )
+    return stored
+
+
+class _Run:
+    """One method per step, in order; each leaves files that the next ones read."""
+
+    def __init__(self, settings: Settings, folder: Path, bars: Bars) -> None:
+        self.settings, self.folder, self.bars = settings, folder, bars
+        self.ledger = Ledger(folder)
+
+    def result(self) -> Result:
+        for step in (
+            self.original,
+            self.blueprint_file,
+            self.original_onnx,
+            self.latency,
+            self.importance,
+            self.plan_files,
+            self.finetuned,
+            self.merged,
+            self.measured,
+        ):
+            step()
+        return Result.model_validate_json((self.folder / "result.json").read_bytes())
+
+    def original(self) -> None:
+        settings = self.settings
+
+        def run() -> None:
+            network = self._new_network(settings.weights)
+            if settings.pretrain is not None:
+                torch.manual_seed(settings.seed)
+                network = self._new_network(None)
+                with self.bars("Train the original") as progress:
+                    fit(
+                        network,
+                        self.data,
+                        settings.pretrain,
+                        checkpoint=self.folder / "original.checkpoint",
+                        validate=False,
+                        progress=progress,
+                    )
+            heldout = evaluate(network, self.data.heldout)
+            check_above_chance(heldout, len(self.data.classes))
+            test = evaluate(network, self.data.test)
+            save_weights(self.folder / "original.safetensors", network.state_dict())
+            self._write_json(
+                "original.json",
+                {
+                    "data": self.data.description,
+                    "heldout": asdict(heldout),
+                    "test": asdict(test),
+                },
+            )
+
+        self.ledger.step(
+            "original",
+            settings={
+                **settings.model_dump(
+                    mode="json",
+                    include={"model", "model_args", "weights", "pretrain", "input", "seed"},
+                ),
+                "data": self.data.digest,
+            },
+            makes=("original.safetensors", "original.json"),
+            run=run,
+        )
+        (self.folder / "original.checkpoint").unlink(missing_ok=True)
+
+    def blueprint_file(self) -> None:
+        self.ledger.step(
+            "trace",
+            settings=self.settings.model_dump(mode="json", include={"input", "limits"}),
+            reads=("original.safetensors",),
+            makes=("blueprint.json",),
+            run=lambda: write_text(
+                self.folder / "blueprint.json",
+                trace(self.network, self.settings.input, self.settings.limits).to_json(),
+            ),
+        )
+
+    def original_onnx(self) -> None:
+        """The original goes through the same path as the merged network: norms folded,
+        same exporter. Otherwise the comparison would not be fair."""
+
+        def run() -> None:
+            linear = linearize(self.network, keep_everything(self.blueprint))
+            network = merge_unchecked(linear).float()
+            data = export_onnx(network, self.settings.input, self.settings.batch)
+            check_onnx(data, network, self._test_images())
+            write_bytes(self.folder / "original.onnx", data)
+
+        self.ledger.step(
+            "export original",
+            settings={"batch": self.settings.batch},
+            reads=("original.safetensors", "blueprint.json"),
+            makes=("original.onnx",),
+            run=run,
+        )
+
+    def latency(self) -> None:
+        settings = self.settings
+
+        def run() -> None:
+            if settings.latency is not None:
+                table = LatencyTable.read(settings.latency)
+                self._same_network(table, settings.latency)
+            else:
+                with self.bars(f"Time the layers on {settings.engine}") as progress:
+                    table = profile(
+                        self.blueprint,
+                        original=(self.folder / "original.onnx").read_bytes(),
+                        engine=settings.engine,
+                        batch=settings.batch,
+                        threads=settings.threads,
+                        precision=settings.precision,
+                        store=Store(self.folder / "measurements.sqlite"),
+                        progress=progress,
+                    )
+            table.write(self.folder / "latency.csv")
+
+        self.ledger.step(
+            "profile",
+            settings=settings.model_dump(
+                mode="json",
+                include={"engine", "precision", "threads", "batch", "latency"},
+            ),
+            # Latency does not depend on the weights, so a retrained original keeps it.
+            reads=("blueprint.json",),
+            makes=("latency.csv",),
+            run=run,
+        )
+
+    def importance(self) -> None:
+        scoring = self.settings.scoring
+
+        def run() -> None:
+            latency = LatencyTable.read(self.folder / "latency.csv")
+            with self.bars("Score the spans") as progress:
+                table = score(
+                    self.network,
+                    self.blueprint,
+                    self.data,
+                    estimator=Finetune(scoring.recipe),
+                    spans=worth_scoring(self.blueprint, latency),
+                    metric=scoring.metric,
+                    alpha=scoring.alpha,
+                    journal=self.folder / "importance.jsonl",
+                    progress=progress,
+                )
+            table.write(self.folder / "importance.csv")
+
+        self.ledger.step(
+            "score",
+            settings=scoring.model_dump(mode="json"),
+            reads=("original.safetensors", "blueprint.json", "latency.csv"),
+            makes=("importance.csv",),
+            run=run,
+        )
+
+    def plan_files(self) -> None:
+        def run() -> None:
+            latency = LatencyTable.read(self.folder / "latency.csv")
+            table = ImportanceTable.read(self.folder / "importance.csv")
+            frontier = solve(latency, table)
+            budget_ms = parse_budget(self.settings.budget, latency.original_ms)
+            plan = frontier.at(budget_ms)
+            frontier.write(self.folder / "frontier.csv")
+            picture = plot_frontier(
+                frontier.latency_ms.tolist(),
+                frontier.importance.tolist(),
+                chosen=(plan.latency_ms, plan.importance),
+                original_ms=latency.original_ms,
+                budget_ms=budget_ms,
+            )
+            write_bytes(self.folder / "frontier.png", picture)
+            write_bytes(
+                self.folder / "structure.png", plot_structure(self.blueprint, plan)
+            )
+            write_text(self.folder / "plan.json", plan.to_json())
+
+        self.ledger.step(
+            "solve",
+            settings={"budget": self.settings.budget},
+            reads=("blueprint.json", "latency.csv", "importance.csv"),
+            makes=("frontier.csv", "frontier.png", "structure.png", "plan.json"),
+            run=run,
+        )
+
+    def finetuned(self) -> None:
+        def run() -> None:
+            network = linearize(self.network, self.plan)
+            with self.bars("Fine-tune") as progress:
+                fit(
+                    network,
+                    self.data,
+                    self.settings.finetune,
+                    teacher=self.network,
+                    checkpoint=self.folder / "finetune.checkpoint",
+                    validate=False,
+                    progress=progress,
+                )
+            save_weights(self.folder / "finetuned.safetensors", network.state_dict())
+
+        self.ledger.step(
+            "finetune",
+            settings=self.settings.finetune.model_dump(mode="json"),
+            reads=("original.safetensors", "plan.json"),
+            makes=("finetuned.safetensors",),
+            run=run,
+        )
+        (self.folder / "finetune.checkpoint").unlink(missing_ok=True)
+
+    def merged(self) -> None:
+        def run() -> None:
+            linear, images = self._finetuned_network(), self._test_images()
+            network, certificate = merge(linear, images[:_CERTIFICATE_IMAGES])
+            data = export_onnx(network, self.settings.input, self.settings.batch)
+            check = check_onnx(data, linear, images)
+            certificate.write(self.folder / "certificate.json")
+            self._write_json("export.json", asdict(check))
+            save_weights(self.folder / "merged.safetensors", network.state_dict())
+            write_bytes(self.folder / "compressed.onnx", data)
+
+        self.ledger.step(
+            "merge",
+            settings={"batch": self.settings.batch},
+            reads=("plan.json", "finetuned.safetensors"),
+            makes=(
+                "certificate.json",
+                "export.json",
+                "merged.safetensors",
+                "compressed.onnx",
+            ),
+            run=run,
+        )
+
+    def measured(self) -> None:
+        settings = self.settings
+
+        def run() -> None:
+            files = {"original": "original.onnx", "compressed": "compressed.onnx"}
+            with self.bars("Time both networks") as progress:
+                times = bench_networks(
+                    {name: (self.folder / file).read_bytes() for name, file in files.items()},
+                    engine=settings.engine,
+                    threads=settings.threads,
+                    precision=settings.precision,
+                    progress=progress,
+                )
+            network = merge_unchecked(self._finetuned_network()).float()
+            original = json.loads((self.folder / "original.json").read_text())
+            latency = LatencyTable.read(self.folder / "latency.csv")
+            test = evaluate(network, self.data.test)
+            result = Result(
+                original=Side(
+                    layers=self.blueprint.depth,
+                    parameters=parameters(self.network),
+                    macs=macs(self.network, settings.input),
+                    accuracy=original["test"]["accuracy"],
+                    predicted_ms=latency.original_ms,
+                    measured=Timing.of(times["original"]),
+                ),
+                compressed=Side(
+                    layers=len(self.plan.spans),
+                    parameters=parameters(network),
+                    macs=macs(network, settings.input),
+                    accuracy=test.accuracy,
+                    predicted_ms=self.plan.latency_ms,
+                    measured=Timing.of(times["compressed"]),
+                ),
+                test_images=test.count,
+                speedup=Speedup.of(times["original"], times["compressed"]),
+                budget_ms=self.plan.budget_ms,
+                engine=settings.engine,
+                batch=settings.batch,
+                threads=settings.threads,
+            )
+            self._write_json("result.json", result.model_dump(mode="json"))
+
+        self.ledger.step(
+            "bench",
+            settings=settings.model_dump(
+                mode="json", include={"engine", "precision", "threads"}
+            ),
+            reads=("original.onnx", "compressed.onnx", "finetuned.safetensors"),
+            makes=("result.json",),
+            run=run,
+        )
+
+    @cached_property
+    def data(self) -> Data:
+        settings = self.settings
+        return load_data(
+            settings.data,
+            input_size=settings.input,
+            resize=settings.resize,
+            crop=settings.crop,
+            mean=settings.mean,
+            std=settings.std,
+        )
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The trained original, in eval mode."""
+        network = self._new_network(None)
+        load_weights(network, self.folder / "original.safetensors")
+        return network.eval()
+
+    @cached_property
+    def blueprint(self) -> Blueprint:
+        path = self.folder / "blueprint.json"
+        return Blueprint.from_json(path.read_bytes(), path)
+
+    @cached_property
+    def plan(self) -> Plan:
+        path = self.folder / "plan.json"
+        return Plan.from_json(path.read_bytes(), path)
+
+    def _new_network(self, weights: str | None) -> nn.Module:
+        return load_model(self.settings.model, weights, self.settings.model_args)
+
+    def _finetuned_network(self) -> fx.GraphModule:
+        network = linearize(self.network, self.plan)
+        load_weights(network, self.folder / "finetuned.safetensors")
+        return network
+
+    def _test_images(self) -> Tensor:
+        """The first test images, prepared for the network."""
+        batches = Batches(self.data.test, _CHECK_IMAGES)
+        images: Tensor = next(iter(batches.epoch()))[0]
+        return images.clone()
+
+    def _write_json(self, file: str, value: dict[str, Any]) -> None:
+        write_text(self.folder / file, json.dumps(value, indent=1) + "\n")
+
+    def _same_network(self, table: LatencyTable, path: str) -> None:
+        if table.blueprint != self.blueprint.digest:
+            raise UsageError(
+                f"{path} is the table of another network (blueprint {table.blueprint}, "
+                f"this one is {self.blueprint.digest}).",
+                "Profile this model at this input size.",
+            )

@@ -1,0 +1,96 @@
+"""What a run found: original and compressed network side by side, RUN/result.json."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dpcompress.runner import Measurement, Ratio, ratio
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Timing(_Frozen):
+    """Measured milliseconds per inference; spread: half the interquartile range."""
+
+    median_ms: float
+    p90_ms: float
+    spread_ms: float
+    samples: int
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> Self:
+        return cls(
+            median_ms=measurement.median_ms,
+            p90_ms=measurement.p90_ms,
+            spread_ms=measurement.spread_ms,
+            samples=measurement.samples,
+        )
+
+
+class Speedup(_Frozen):
+    """Original over compressed, round by round; 95 % confidence interval of the median."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, original: Measurement, compressed: Measurement) -> Self:
+        found: Ratio = ratio(original, compressed)
+        return cls(median=found.median, low=found.low, high=found.high)
+
+
+class Side(_Frozen):
+    """One of the two networks.
+
+    layers: convolutions of the chains; parameters and macs (of one image): the whole
+    network's; accuracy: top-1 on the test images, 0..1; predicted_ms: from the table.
+    """
+
+    layers: int
+    parameters: int
+    macs: int
+    accuracy: float
+    predicted_ms: float | None
+    measured: Timing
+
+
+class Result(_Frozen):
+    """Both networks, measured interleaved in one process on `engine`."""
+
+    original: Side
+    compressed: Side
+    speedup: Speedup
+    budget_ms: float | None
+    test_images: int
+    engine: str
+    batch: int
+    threads: int | None
+
+    @property
+    def prediction_error(self) -> float | None:
+        """Predicted over measured latency of the compressed network, minus 1."""
+        predicted = self.compressed.predicted_ms
+        if predicted is None:
+            return None
+        return predicted / self.compressed.measured.median_ms - 1
+
+
+def parameters(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(torch.zeros(1, *input_shape))
+    return counter.get_total_flops() // 2

@@ -1,0 +1,97 @@
+"""Everything that decides what a run does, as plain frozen data in RUN/run.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dpcompress.blueprint import Limits
+from dpcompress.training import Recipe
+
+Scalar = bool | int | float | str | None
+
+
+class Scoring(BaseModel):
+    """How importance is scored: the recipe of each entry, what is read off, the shift."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Recipe = Recipe(
+        steps=8, batch_size=32, lr=0.01, warmup=0.0, augment=False, weight_decay=5e-4
+    )
+    metric: Literal["accuracy", "loss"] = "loss"
+    alpha: float = 1.2
+
+
+class Settings(BaseModel):
+    """A run of `compress`.
+
+    pretrain: recipe for training the network from scratch first; None to use `weights`.
+    latency: a latency table made before, instead of measuring one.
+    budget: as `parse_budget` takes it, end to end.
+    threads: of the engine and of the measurements; None takes all cores.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    model: str
+    model_args: dict[str, Scalar | list[Scalar]] = {}
+    weights: str | None = None
+    pretrain: Recipe | None = None
+    input: tuple[int, int, int]
+    data: str
+    resize: int | None = None
+    crop: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    engine: str = "onnxruntime"
+    precision: str = "fp32"
+    threads: int | None = None
+    batch: Annotated[int, Field(ge=1)] = 1
+    budget: str
+    latency: str | None = None
+    limits: Limits = Limits()
+    scoring: Scoring = Scoring()
+    finetune: Recipe = Recipe(epochs=20, distill_weight=0.5)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.weights is not None and self.pretrain is not None:
+            raise ValueError("give weights or a recipe to train from scratch, not both")
+        return self
+
+    def seeded(self, seed: int) -> Self:
+        """The same run with another seed everywhere."""
+        recipes: dict[str, Any] = {
+            "finetune": self.finetune.model_copy(update={"seed": seed}),
+            "scoring": self.scoring.model_copy(
+                update={"recipe": self.scoring.recipe.model_copy(update={"seed": seed})}
+            ),
+        }
+        if self.pretrain is not None:
+            recipes["pretrain"] = self.pretrain.model_copy(update={"seed": seed})
+        return self.model_copy(update={"seed": seed, **recipes})
+
+
+EXAMPLE = Settings(
+    model="torchvision:mobilenet_v2",
+    model_args={"num_classes": 10},
+    input=(3, 32, 32),
+    data="digits",
+    batch=32,
+    budget="65%",
+    pretrain=Recipe(epochs=20, batch_size=64, lr=0.1, schedule="onecycle", augment=True),
+    finetune=Recipe(epochs=20, batch_size=64, lr=0.05, distill_weight=0.5),
+)
+"""MobileNetV2 on scikit-learn's digits, trained from scratch: what `compress -o RUN`
+runs when it is given nothing else."""
+
+
+def read_settings(path: Path) -> Settings:
+    from dpcompress.blueprint.data import parse
+
+    return parse(Settings, path.read_bytes(), path)
