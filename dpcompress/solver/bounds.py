@@ -21,7 +21,7 @@ from dpcompress.solver.graph import Floats, Graph
 SAFETY = 1e-9
 """Relative slack for rounding: bounds must never drop a label that is worth keeping."""
 MAX_SLOPES = 1024
-MAX_WEIGHTS = 256
+MAX_WEIGHTS = 64
 FEASIBLE_WEIGHTS = 12
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,21 @@ class Limit:
     costs: Mapping[tuple[int, int, int], float]
     at_most: float
     peak: bool = False
+
+    def __post_init__(self) -> None:
+        for key, cost in self.costs.items():
+            if not 0 <= cost < math.inf:
+                raise UsageError(
+                    f"The {self.name} of span {key[:2]} is {cost}.",
+                    "A cost is finite and not negative.",
+                )
+        if math.isnan(self.at_most):
+            raise UsageError(f"The limit of {self.name} is not a number.", "Give one.")
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the sum over the spans has to be watched."""
+        return not self.peak and self.at_most < math.inf
 
     def describe(self) -> str:
         return f"{self.name} of at most {self.at_most:g}"

@@ -95,7 +95,7 @@ def build(
 ) -> Graph:
     """All edges that lie on some way from (0, 1) to the last position."""
     forced = forced or Forced()
-    sums = [limit for limit in limits if not limit.peak]
+    sums = [limit for limit in limits if limit.adds_up]
     available = _available(spans, limits, forced)
     depth = importance.depth
     columns = ("start", "stop", "act_start", "act_stop", "importance")
@@ -129,10 +129,8 @@ def _available(spans: SpanCosts, limits: Sequence[Limit], forced: Forced) -> Spa
     for key, cost in spans.items():
         if not forced.allows_span(key[0], key[1]):
             continue
-        others = [limit.costs.get(key, np.inf) for limit in limits]
-        pairs = list(zip(limits, others, strict=True))
-        if all(value <= limit.at_most for limit, value in pairs):
-            kept[key] = (*cost, *(value for limit, value in pairs if not limit.peak))
+        if all(limit.costs.get(key, np.nan) <= limit.at_most for limit in limits):
+            kept[key] = (*cost, *(limit.costs[key] for limit in limits if limit.adds_up))
     return kept
 
 

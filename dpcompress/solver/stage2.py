@@ -20,8 +20,9 @@ SPREADS = 1.645
 """One-sided 95 % of a normal distribution."""
 FEW_LABELS = 20_000
 """Below this, bounds take longer than the labels that they save."""
-FIRST_LOSS = 0.03
-"""Loss allowed at first, as a share of the importance that a layer is worth."""
+FIRST_LOSS, FIRST_LOSS_APPROXIMATE, GROWTH = 0.3, 0.01, 10.0
+"""Loss allowed at first, as a share of the importance that a layer is worth, and by how
+much it grows. They decide how soon a solve is done, not what it finds."""
 EPSILONS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -121,7 +122,8 @@ def _bounded_labels(
     """Label sets that hold the frontier to within epsilon: allow a little loss, and as
     much more as the plans found so far leave open, until they leave nothing open."""
     graph, one_cost = relaxation.graph, relaxation.graph.at_most.size == 1
-    first = FIRST_LOSS * relaxation.range / graph.depth
+    share = FIRST_LOSS_APPROXIMATE if epsilon else FIRST_LOSS
+    first = share * relaxation.range / graph.depth
     loss, fastest = np.full(len(relaxation.slopes), first), -np.inf
     while True:
         sets = label_sets(graph, relaxation.bound(loss, fastest), max_labels)
@@ -131,7 +133,7 @@ def _bounded_labels(
         least = -np.inf if one_cost or not len(latency) else latency[0] / (1 + epsilon)
         if (needed <= loss).all() and fastest >= least:
             return sets
-        growth = 10 * loss if first > 0 else needed
+        growth = GROWTH * loss if first > 0 else needed
         loss = np.maximum(loss, np.minimum(needed, growth))
         fastest = max(fastest, least)
 

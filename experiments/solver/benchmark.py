@@ -88,15 +88,17 @@ def timed(
     }
 
 
-def median_ms(work: Callable[[], object], repeats: int = 31) -> dict[str, float]:
-    times = []
+def median_ms(work: Callable[[], object], repeats: int = 31) -> dict[str, Any]:
+    times, busy = [], []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         work()
         times.append(1000 * (time.perf_counter() - began))
+        busy.append(1000 * (time.process_time() - cpu))
     quartiles = statistics.quantiles(times, n=4)
     return {
         "median_ms": round(quartiles[1], 3),
+        "cpu_median_ms": round(statistics.median(busy), 3),
         "quartiles_ms": [round(quartiles[0], 3), round(quartiles[2], 3)],
         "least_ms": round(min(times), 3),
     }
@@ -120,7 +122,7 @@ def two_latencies(latency: LatencyTable) -> list[dict[str, Any]]:
         factor = np.random.default_rng(seed).uniform(0.5, 1.5, len(latency.frame))
         times = latency.frame["latency_ms"] * factor
         second = LatencyTable(latency.frame.assign(latency_ms=times), latency.header)
-        for share in (0.5, 0.7, 0.9):
+        for share in (0.3, 0.5, 0.7, 0.9):
             budget = share * float(second.original_ms or 0)
             limits = [latency_limit("second engine", second, budget)]
 
@@ -137,7 +139,7 @@ def two_latencies(latency: LatencyTable) -> list[dict[str, Any]]:
 
 def floored(latency: LatencyTable) -> list[dict[str, Any]]:
     t_opt, found = fastest(latency), []
-    for seed in SEEDS[:3]:
+    for seed in SEEDS[:2]:
         importance = importance_for(latency, seed)
         began = time.perf_counter()
         frontier = solve(latency, importance)
@@ -162,7 +164,7 @@ def floored(latency: LatencyTable) -> list[dict[str, Any]]:
                         "importance_lost_if_kept_honest": honest,
                         "floored_s_one_budget": round(floored_s, 3),
                         "exact_s_all_budgets": round(exact_s, 4),
-                        "times_slower": round(floored_s / exact_s),
+                        "floored_to_exact_time": round(floored_s / exact_s, 2),
                     }
                 )
     return found

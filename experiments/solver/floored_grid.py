@@ -30,11 +30,13 @@ def floored_plan(
     best[0, 1] = 0.0
     for number, row in enumerate(rows):
         cost = math.floor(t_opt[Span(row.start, row.stop)].latency_ms * precision)
-        for t in range(cost, steps + 1):
-            value = best[row.start, row.act_start, t - cost] + row.importance
-            if value > best[row.stop, row.act_stop, t]:
-                best[row.stop, row.act_stop, t] = value
-                back[row.stop, row.act_stop, t] = number
+        if cost > steps:
+            continue
+        value = best[row.start, row.act_start, : steps + 1 - cost] + row.importance
+        target = best[row.stop, row.act_stop, cost:]
+        better = value > target
+        target[better] = value[better]
+        back[row.stop, row.act_stop, cost:][better] = number
     position, t = scores.depth, steps
     flag = int(best[position, 1, t] > best[position, 0, t])
     latency, importance = 0.0, float(best[position, flag, t])
