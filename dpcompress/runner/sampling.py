@@ -40,7 +40,7 @@ class Sampling:
     max_rounds: int = 45
     max_repeats: int = 20
     max_waited: float = 0.01
-    max_seconds: float = 3.0
+    max_seconds: float = 1.5
     anchor_tolerance: float = 0.05
     group_bytes: int = 1_500_000_000
     group_size: int = 32

@@ -1,0 +1,121 @@
+"""The sampling in worlds whose clock is ours, so that the right answer is known."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from dpcompress.errors import BadInput
+from dpcompress.runner import (
+    Measurement,
+    Sampling,
+    Session,
+    Subject,
+    compare,
+    measure,
+    ratio,
+)
+
+
+@dataclass
+class World:
+    """Time passes only while sessions run; `slowness` is a function of the time."""
+
+    slowness: Callable[[float], float] = lambda now: 1.0
+    now: float = 0.0
+    loaded: list[str] = field(default_factory=list)
+
+    def subject(self, name: str, ms: float, size: int = 0) -> Subject:
+        def load() -> Session:
+            self.loaded.append(name)
+            return Timed(self, ms)
+
+        return Subject(name, load, size)
+
+
+class Timed(Session):
+    def __init__(self, world: World, ms: float) -> None:
+        self.world, self.ms = world, ms
+
+    def run_many(self, n: int) -> float:
+        seconds = n * self.ms / 1e3 * self.world.slowness(self.world.now)
+        self.world.now += seconds
+        return seconds
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {}
+
+
+def test_exact_in_a_calm_world() -> None:
+    world = World()
+    subjects = [world.subject(f"op{i}", 0.1 * (i + 1)) for i in range(40)]
+    saved: dict[str, Measurement] = {}
+    steps: list[tuple[int, int]] = []
+    found = measure(
+        subjects,
+        done=saved.__setitem__,
+        progress=lambda done, total, note: steps.append((done, total)),
+    )
+    assert list(found) == [f"op{i}" for i in range(40)]
+    for i, time in enumerate(found.values()):
+        assert time.median_ms == pytest.approx(0.1 * (i + 1), rel=0.011)
+        assert time.samples == Sampling().min_rounds
+    assert saved == found
+    assert steps == [(i, 40) for i in range(1, 41)]
+
+
+def test_slow_stretches_are_told_by_the_anchor() -> None:
+    """A fifth of the time the whole machine runs at two thirds of its speed."""
+    world = World(lambda now: 1.5 if now % 0.25 < 0.05 else 1.0)
+    found = measure(
+        [world.subject(f"op{i}", 0.5) for i in range(12)],
+        anchor=world.subject("anchor", 0.5),
+    )
+    for time in found.values():
+        assert time.median_ms == pytest.approx(0.5, rel=0.02)
+    assert sum(time.disturbed for time in found.values()) > 0
+
+
+def test_noise_costs_rounds_up_to_the_ceiling() -> None:
+    rng = random.Random(0)
+    world = World(lambda now: rng.lognormvariate(0, 0.3))
+    sampling = Sampling(anchor_tolerance=float("inf"), min_rounds=9, max_rounds=30)
+    (time,) = measure([world.subject("op", 1.0)], sampling).values()
+    assert time.samples == 30
+    assert time.spread_ms > 0.05
+    assert time.error_ms > 0.01
+
+
+def test_groups_bound_the_memory() -> None:
+    world = World()
+    sampling = Sampling(group_bytes=100, group_size=3)
+    subjects = [world.subject(f"op{i}", 1.0, size=40) for i in range(6)]
+    finished: list[int] = []
+    measure(subjects, sampling, done=lambda *_: finished.append(len(world.loaded)))
+    # Two of 40 bytes fit into 100: at the end of each pair two more were loaded.
+    assert finished == [2, 2, 4, 4, 6, 6]
+
+
+def test_rejected_subjects_are_left_out_or_raised() -> None:
+    def reject() -> Session:
+        raise BadInput("no such operator")
+
+    world, refused = World(), dict[str, BadInput]()
+    subjects = [world.subject("good", 1.0), Subject("bad", reject)]
+    assert list(measure(subjects, rejected=refused.__setitem__)) == ["good"]
+    assert list(refused) == ["bad"]
+    with pytest.raises(BadInput, match="no such operator"):
+        measure(subjects)
+
+
+def test_ratio_cancels_the_drift_that_both_share() -> None:
+    world = World(lambda now: 1 + 0.5 * np.sin(now))
+    times = compare([world.subject("a", 30.0), world.subject("b", 20.0)])
+    faster = ratio(times["a"], times["b"])
+    assert times["a"].spread_ms / times["a"].median_ms > 0.2
+    assert faster.median == pytest.approx(1.5, rel=0.02)
+    assert faster.low <= faster.median <= faster.high
+    assert faster.spread < 0.05
+    assert len(times["a"].windows_ms) == len(times["b"].windows_ms)
