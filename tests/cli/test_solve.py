@@ -1,0 +1,92 @@
+"""The verb ``solve``: files in, a plan, a frontier and a picture out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpcompress.blueprint import Plan
+from dpcompress.cli.solve import numbers, ranges
+from dpcompress.errors import UsageError
+from experiments.solver.synthetic import chain
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> list[object]:
+    latency, importance = chain(12, 4, 0)
+    latency.write(tmp_path / "T.csv")
+    importance.write(tmp_path / "I.csv")
+    return ["--latency", tmp_path / "T.csv", "--importance", tmp_path / "I.csv"]
+
+
+def test_all_files_agree(
+    run: Callable[..., Any], tables: list[object], tmp_path: Path
+) -> None:
+    plan, frontier, plot = (tmp_path / name for name in ("p.json", "f.csv", "f.png"))
+    asked = ["--budget", "80%", "-o", plan, "--frontier", frontier, "--plot", plot]
+    done = run("solve", *tables, *asked, "--json")
+    assert done.code == 0
+    chosen = Plan.from_json(plan.read_bytes())
+    assert done.json["plan"] == chosen.model_dump(mode="json")
+    assert chosen.budget_ms == pytest.approx(0.8 * done.json["original_ms"])
+    assert chosen.latency_ms <= chosen.budget_ms
+    rows = frontier.read_text().splitlines()
+    assert len(rows) == 1 + done.json["plans"]
+    assert any(row.startswith(f"{chosen.latency_ms},") for row in rows)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_forced_decisions_and_a_second_table(
+    run: Callable[..., Any], tables: list[object]
+) -> None:
+    asked = ["--speedup", "1.1", "--keep", "3,5-6", "--merge", "8-9", "--drop", "10"]
+    limit = ["--also", f"{tables[1]}=85%"]
+    plan = run("solve", *tables, *asked, *limit, "--json").json["plan"]
+    assert {3, 5, 6} <= set(plan["activations"]) and 10 not in plan["activations"]
+    assert 8 not in plan["boundaries"]
+    free = run("solve", *tables, "--speedup", "1.1", "--json").json["plan"]
+    assert free["importance"] > plan["importance"]
+
+
+def test_it_says_what_it_chose_and_why(
+    run: Callable[..., Any], tables: list[object]
+) -> None:
+    done = run("solve", *tables, "--speedup", "1.2", "--explain")
+    assert done.code == 0
+    assert "best plans" in done.out and "merged layers" in done.out
+    assert (
+        sum(line.startswith(("activation ", "layer ")) for line in done.out.splitlines())
+        == 24
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (["--budget", "0.01"], 3),
+        (["--budget", "soon"], 2),
+        (["--budget", "80%", "--speedup", "2"], 2),
+        (["-o", "plan.json"], 2),
+        ([], 2),
+        (["--budget", "80%", "--keep", "x"], 2),
+        (["--budget", "80%", "--max-params", "5"], 2),
+        (["--budget", "80%", "--blueprint", "absent.json"], 4),
+        (["--budget", "80%", "--also", "absent.csv=5"], 4),
+    ],
+)
+def test_exit_codes(
+    run: Callable[..., Any], tables: list[object], asked: list[str], code: int
+) -> None:
+    done = run("solve", *tables, *asked)
+    assert done.code == code
+    assert "Traceback" not in done.err and "error: " in done.err
+
+
+def test_numbers() -> None:
+    assert numbers("3,5-7") == [3, 5, 6, 7]
+    assert ranges("4, 6-9") == [(4, 4), (6, 9)]
+    assert numbers("") == []
+    for text in ("a", "3-", "-3", "7-5", "1-2-3", "٣"):
+        with pytest.raises(UsageError):
+            ranges(text)
