@@ -1,0 +1,155 @@
+from pathlib import Path
+
+import pytest
+
+from dpcompress.blueprint import Blueprint, Span, candidates
+from dpcompress.errors import BadInput
+from dpcompress.latency import Store, bench_networks, profile, table
+from dpcompress.latency.onnx_graphs import Graph, add_op
+from dpcompress.latency.ops import span_op
+from dpcompress.latency.table import original_rows
+from dpcompress.runner import Engine, Sampling, Session, measure, ratio
+from dpcompress.tables import LatencyTable
+from tests.latency.networks import Builder, small_residual
+
+QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
+
+
+def chain(layers: int, channels: int = 64) -> Blueprint:
+    net = Builder(channels, 16, 16)
+    x = 0
+    for _ in range(layers):
+        x = net.act(net.norm(net.conv(x, channels, 3)), "relu")
+    net.opaque(x, (channels,))
+    return net.finish()
+
+
+def network(blueprint: Blueprint, batch: int) -> bytes:
+    """The original network of a plain chain."""
+    graph = Graph("network", batch)
+    tensor = graph.input(blueprint.input)
+    for i in range(blueprint.depth):
+        merged = candidates(blueprint)[Span(i, i + 1)]
+        tensor = add_op(graph, span_op(blueprint, merged, True), [tensor])
+    return graph.finish({tensor: blueprint.input})
+
+
+@pytest.fixture(scope="module")
+def quick_table() -> LatencyTable:
+    return profile(
+        small_residual(),
+        original=network(chain(1), 1),
+        batch=1,
+        threads=1,
+        sampling=QUICK,
+    )
+
+
+def test_has_every_candidate_with_the_flags_that_matter(
+    quick_table: LatencyTable,
+) -> None:
+    blueprint, frame = small_residual(), quick_table.frame
+    assert {*zip(frame["start"], frame["stop"], strict=True)} == {*candidates(blueprint)}
+    flags = frame.groupby(["start", "stop"])["act_stop"].agg(list).to_dict()
+    assert flags[3, 4] == [0, 1]  # after an add the activation is a pass of its own
+    assert len(flags[0, 1]) == 1 and frame["act_stop"].isna().any()
+    assert (frame["latency_ms"] >= 0).all() and (frame["samples"] == 5).all()
+
+
+def test_header_says_how_it_was_made(quick_table: LatencyTable) -> None:
+    header = quick_table.header
+    assert header["engine"] == "onnxruntime" and header["threads"] == "1"
+    assert header["blueprint"] == small_residual().digest
+    assert quick_table.input == (3, 16, 16)
+    singles = original_rows(small_residual(), quick_table.frame)
+    assert singles["start"].tolist() == list(range(6))
+    assert singles["act_stop"].fillna(-1).tolist() == [-1, -1, -1, 0, -1, 1]
+    total = singles["latency_ms"].sum()
+    assert float(header["single_layers_ms"]) == pytest.approx(total, abs=1e-5)
+    assert quick_table.e2e_ms is not None
+    left = max(quick_table.e2e_ms - total, 0)
+    assert quick_table.fixed_ms == pytest.approx(left, abs=1e-5)
+
+
+def test_survives_a_file(quick_table: LatencyTable, tmp_path: Path) -> None:
+    quick_table.write(tmp_path / "T.csv")
+    assert LatencyTable.read(tmp_path / "T.csv").to_csv() == quick_table.to_csv()
+
+
+def test_measures_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(subjects, *args, **options):  # type: ignore[no-untyped-def]
+        asked.append(len(subjects))
+        return measure(subjects, *args, **options)
+
+    monkeypatch.setattr(table, "measure", counted)
+    with Store(tmp_path / "times.sqlite") as store:
+        tables = [
+            profile(
+                chain(depth, 8),
+                original=network(chain(depth, 8), 1),
+                threads=1,
+                sampling=QUICK,
+                store=store,
+            )
+            for depth in (2, 2, 3)
+        ]
+    # Deeper: a new original, and the spans (1, 3] and (0, 3]. The first layer differs
+    # from the others because it reads the network's own input.
+    assert len(asked) == 2 and asked[1] == 3
+    assert tables[0].frame.equals(tables[1].frame)
+
+
+def test_a_layer_that_the_engine_rejects_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = table.open_engine("onnxruntime", threads=1)
+
+    class Picky(Engine):
+        name, identity = "picky", {"engine": "picky"}
+
+        def load(self, onnx: bytes) -> Session:
+            if self.refused in onnx:
+                raise BadInput("The kernel is too large for this engine.")
+            return opened.load(onnx)
+
+        refused = b""
+
+    engine = Picky()
+    monkeypatch.setattr(table, "open_engine", lambda *args, **options: engine)
+    blueprint = chain(3, 8)
+    original = network(blueprint, 1)
+
+    def make() -> LatencyTable:
+        return profile(blueprint, original=original, sampling=QUICK)
+
+    # The shapes of kernels are attributes of the graph: (0, 3] is the only 7×7.
+    engine.refused = bytes([0x40, 7, 0x40, 7])
+    assert (0, 3) not in {*zip(make().frame["start"], make().frame["stop"], strict=True)}
+    engine.refused = bytes([0x40, 3, 0x40, 3])
+    with pytest.raises(BadInput, match="too large"):
+        make()
+
+
+@pytest.mark.slow
+def test_the_sum_predicts_a_network_that_was_not_measured() -> None:
+    """A table of 4 layers predicts the network with its two middle layers merged."""
+    blueprint = chain(4)
+    latency = profile(blueprint, original=network(blueprint, 4), batch=4, threads=1)
+    graph = Graph("merged", 4)
+    tensor = graph.input(blueprint.input)
+    predicted_ms = latency.fixed_ms
+    for start, stop in ((0, 1), (1, 3), (3, 4)):
+        merged = candidates(blueprint)[Span(start, stop)]
+        tensor = add_op(graph, span_op(blueprint, merged, True), [tensor])
+        row = latency.frame.query(f"start == {start} and stop == {stop}")
+        predicted_ms += row["latency_ms"].item()
+    networks = {
+        "original": network(blueprint, 4),
+        "merged": graph.finish({tensor: blueprint.input}),
+    }
+    times = bench_networks(networks, threads=1)
+    assert predicted_ms == pytest.approx(times["merged"].median_ms, rel=0.15)
+    # Two 3×3 kernels become one 5×5: 25 taps instead of 18.
+    assert ratio(times["merged"], times["original"]).median > 1.02
