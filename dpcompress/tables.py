@@ -35,7 +35,6 @@ MAX_POSITION = 100_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
-_REWRITE = "Correct the file or make it again."
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +115,7 @@ class _Table:
     def _fault(
         self, fault: str, column: str | None = None, row: int | None = None
     ) -> BadTable:
-        return BadTable(f"{fault}.", _REWRITE, path=self.source, row=row, column=column)
+        return _bad(self.source, fault, row, column)
 
     @property
     def depth(self) -> int:
@@ -170,13 +169,11 @@ class _Table:
             names, used = columns, list(range(len(columns)))
         for i in used:
             if names[i] in [names[j] for j in used if j < i]:
-                raise BadTable(
-                    "the column is there twice.", _REWRITE, path=source, column=names[i]
-                )
+                raise _bad(source, "the column is there twice", column=names[i])
         index = pd.Index(lines, name="line")
         data = {}
         for i in used:
-            cells = [row[i].strip() for row in rows]
+            cells = [row[i] for row in rows]
             data[names[i]] = cls._column(names[i], cells, lines, source)
         return cls(pd.DataFrame(data, index=index), header, source)
 
@@ -191,13 +188,7 @@ class _Table:
                     continue
                 if not _NUMBER.fullmatch(cell):
                     fault = "not finite" if _NOT_FINITE.fullmatch(cell) else "no number"
-                    raise BadTable(
-                        f"{cell[:40]!r} is {fault}.",
-                        _REWRITE,
-                        path=source,
-                        row=line,
-                        column=name,
-                    )
+                    raise _bad(source, f"{cell[:40]!r} is {fault}", line, name)
             return [float(c) if c else math.nan for c in cells]
         if all(_WHOLE.fullmatch(c) and "." not in c for c in cells):
             return [int(c) for c in cells]
@@ -330,30 +321,28 @@ class ImportanceTable(_Table):
         return frozenset(map(int, {*stops, *starts}))
 
 
+def _bad(
+    path: object, fault: str, row: int | None = None, column: str | None = None
+) -> BadTable:
+    remedy = "Correct the file or make it again."
+    return BadTable(f"{fault}.", remedy, path=path, row=row, column=column)
+
+
 def _checked_header(header: Mapping[str, object], source: str) -> Mapping[str, str]:
     known = {"version": VERSION} | {str(k).strip(): _text(v) for k, v in header.items()}
     for key, value in known.items():
         if not key or ":" in key or len((key + value).splitlines()) != 1:
-            raise BadTable(f"header {key!r} is not one line.", _REWRITE, path=source)
+            raise _bad(source, f"header {key!r} is not one line")
     if known["version"] != VERSION:
-        raise BadTable(
-            f"format version {known['version']} is not {VERSION}.",
-            "Use the dpcompress that wrote it, or a newer one.",
-            path=source,
-            column="version",
-        )
+        fault = f"format version {known['version'][:20]} is not {VERSION}"
+        raise _bad(source, fault, column="version")
     for key in ("e2e_ms", "fixed_ms"):
         text = known.get(key, "0")
         if not _NUMBER.fullmatch(text) or not 0 <= float(text) < math.inf:
-            fault = f"{text[:40]!r} is no time."
-            raise BadTable(fault, _REWRITE, path=source, column=key)
-    if "input" in known and not re.fullmatch(r"(\d{1,9}x){2}\d{1,9}", known["input"]):
-        raise BadTable(
-            f"{known['input'][:40]!r} is not CxHxW.",
-            _REWRITE,
-            path=source,
-            column="input",
-        )
+            raise _bad(source, f"{text[:40]!r} is no time", column=key)
+    size = known.get("input", "1x1x1")
+    if not re.fullmatch(r"(\d{1,9}x){2}\d{1,9}", size, re.ASCII):
+        raise _bad(source, f"{size[:40]!r} is not CxHxW", column="input")
     return MappingProxyType(known)
 
 
@@ -363,59 +352,47 @@ def _text(value: object) -> str:
     return str(value).strip()
 
 
-def _parse(
-    path: Path,
-) -> tuple[dict[str, str], list[str], list[list[str]], list[int]]:
+def _parse(path: Path) -> tuple[dict[str, str], list[str], list[list[str]], list[int]]:
     """Header, column names, rows of cells, and the line that each row is on."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadTable(
-                f"larger than {MAX_BYTES >> 20} MiB.",
-                "That is no table of spans.",
-                path=path,
-            )
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise BadTable(
-            f"cannot be read: {error.strerror or error}.", "Check the path.", path=path
-        ) from error
-    except UnicodeDecodeError as error:
-        raise BadTable("not UTF-8 text.", _REWRITE, path=path) from error
-    head: dict[str, str] = {}
-    body = io.StringIO(text, newline="")
+    body = io.StringIO(_read_text(path), newline="")
+    header: dict[str, str] = {}
     skipped = 0
     while (place := body.tell(), line := body.readline())[1].startswith("#"):
         skipped += 1
         key, colon, value = line[1:].partition(":")
-        if not colon or not key.strip() or key.strip() in head:
-            fault = "is there twice" if colon and key.strip() else "is not `# key: value`"
-            raise BadTable(f"the line {fault}.", _REWRITE, path=path, row=skipped)
-        head[key.strip()] = value.strip()
+        key = key.strip()
+        if not colon or not key:
+            raise _bad(path, "the line is not `# key: value`", skipped)
+        if key in header:
+            raise _bad(path, f"the key {key!r} is there twice", skipped)
+        header[key] = value.strip()
     body.seek(place)
     reader = csv.reader(body, strict=True)
-    columns: list[str] = []
-    rows: list[list[str]] = []
+    filled: list[list[str]] = []
     lines: list[int] = []
     try:
         for cells in reader:
-            if not any(c.strip() for c in cells):
+            if not any(cell.strip() for cell in cells):
                 continue
-            if not columns:
-                columns = [c.strip() for c in cells]
-                continue
-            if len(cells) != len(columns):
-                raise BadTable(
-                    f"{len(cells)} cells under {len(columns)} columns.",
-                    _REWRITE,
-                    path=path,
-                    row=skipped + reader.line_num,
-                )
-            rows.append(cells)
+            filled.append([cell.strip() for cell in cells])
             lines.append(skipped + reader.line_num)
+            if len(cells) != len(filled[0]):
+                fault = f"{len(cells)} cells under {len(filled[0])} columns"
+                raise _bad(path, fault, lines[-1])
     except csv.Error as error:
-        raise BadTable(
-            f"not CSV: {error}.", _REWRITE, path=path, row=skipped + reader.line_num
-        ) from error
-    if not columns:
-        raise BadTable("the file is empty.", _REWRITE, path=path)
-    return head, columns, rows, lines
+        raise _bad(path, f"not CSV: {error}", skipped + reader.line_num) from error
+    if not filled:
+        raise _bad(path, "the file is empty")
+    return header, filled[0], filled[1:], lines[1:]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise _bad(path, f"larger than {MAX_BYTES >> 20} MiB")
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or error}."
+        raise BadTable(reason, "Check the path.", path=path) from error
+    except UnicodeDecodeError as error:
+        raise _bad(path, "not UTF-8 text") from error
