@@ -11,11 +11,16 @@ import typer
 
 from dpcompress import __version__
 from dpcompress.cli.bench import bench
+from dpcompress.cli.compress import compress
 from dpcompress.cli.doctor import doctor
 from dpcompress.cli.export import export
+from dpcompress.cli.finetune import finetune
 from dpcompress.cli.inspect import inspect
 from dpcompress.cli.merge import merge
 from dpcompress.cli.output import console, emit
+from dpcompress.cli.profile import profile
+from dpcompress.cli.score import score
+from dpcompress.cli.solve import solve
 from dpcompress.errors import BadInput, DpcompressError
 
 app = typer.Typer(
@@ -27,10 +32,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-STEP, CHECK = "One step at a time", "Look and check"
+WHOLE, STEP, CHECK = "The whole job", "One step at a time", "Look and check"
 
-
+app.command(rich_help_panel=WHOLE)(compress)
 app.command(rich_help_panel=STEP)(inspect)
+app.command(rich_help_panel=STEP)(profile)
+app.command(rich_help_panel=STEP)(score)
+app.command(rich_help_panel=STEP)(solve)
+app.command(rich_help_panel=STEP)(finetune)
 app.command(rich_help_panel=STEP)(merge)
 app.command(rich_help_panel=STEP)(export)
 app.command(rich_help_panel=CHECK)(bench)
@@ -54,13 +63,14 @@ def _options(
 def main() -> NoReturn:
     """Run the command line and exit: see the exit codes in `dpcompress.errors`."""
     try:
-        app(prog_name="dpcompress")
+        try:
+            app(prog_name="dpcompress")
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told
     except DpcompressError as error:
         sys.exit(report(error))
     except BrokenPipeError:
-        # The reader of our output went away; nothing is wrong, and the interpreter's
-        # own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()  # its reader went away, as `head` does: nothing is wrong
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -68,6 +78,7 @@ def main() -> NoReturn:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
             raise
         place = error.filename or "The output"
+        _forget_output()
         sys.exit(
             report(
                 BadInput(
@@ -77,6 +88,11 @@ def main() -> NoReturn:
             )
         )
     sys.exit(0)
+
+
+def _forget_output() -> None:
+    """Let what is still buffered go nowhere: the interpreter flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report(error: DpcompressError) -> int:
