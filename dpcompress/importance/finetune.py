@@ -24,12 +24,15 @@ class Finetune:
     spans would look too good. All entries see the same batches (recipe.seed), which
     takes out of their differences what the batches contribute.
 
+    The default recipe is for small images and minutes; give more steps where there is
+    time.
+
     norm_momentum: of the batch norms, so that a few steps settle their statistics.
     """
 
     recipe: Recipe = field(
         default_factory=lambda: Recipe(
-            steps=8, batch_size=32, lr=0.01, warmup=0.0, augment=False
+            steps=10, batch_size=32, lr=0.04, warmup=0.25, augment=False
         )
     )
     norm_momentum: float = 0.3

@@ -1,4 +1,4 @@
-"""From raw scores to final importances: normalised, then extended (METHOD: tables)."""
+"""From raw scores to final importances: normalised, then extended."""
 
 from __future__ import annotations
 

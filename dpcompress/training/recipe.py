@@ -39,7 +39,7 @@ class Recipe(BaseModel):
     label_smoothing: Fraction = 0.0
     distill_weight: Fraction = 0.0
     distill_temperature: Positive = 2.0
-    grad_clip: Positive | None = None
+    grad_clip: Positive | None = 5.0
     augment: bool = True
     seed: int = 0
 

@@ -42,6 +42,7 @@ def interrupt_at(step: int):  # type: ignore[no-untyped-def]
     return progress
 
 
+@pytest.mark.slow
 def test_it_learns_and_leaves_global_state_alone() -> None:
     data, model = small_digits(), tiny()
     before = torch.get_rng_state()
