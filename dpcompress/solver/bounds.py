@@ -35,10 +35,9 @@ def sweep(graph: Graph, weights: Floats) -> tuple[Floats, Floats, Floats]:
         nodes × P: its value; P × K and P: costs and importance of the root's.
     """
     count, kinds = len(weights), graph.at_most.size
-    value = np.full((graph.nodes, count), -np.inf)
+    value = np.zeros((graph.nodes, count))
     costs = np.zeros((graph.nodes, count, kinds))
     importance = np.zeros((graph.nodes, count))
-    value[-2:] = 0.0
     lanes = np.arange(count)
     for node in range(graph.nodes - 3, -1, -1):
         edges = graph.out_of[node]

@@ -133,7 +133,8 @@ def _bounded_labels(
         least = -np.inf if one_cost or not len(latency) else latency[0] / (1 + epsilon)
         if (needed <= loss).all() and fastest >= least:
             return sets
-        growth = GROWTH * loss if first > 0 else needed
+        del sets  # the next ones take as much memory
+        growth = np.where(loss < relaxation.range, GROWTH * loss, np.inf)
         loss = np.maximum(loss, np.minimum(needed, growth))
         fastest = max(fastest, least)
 

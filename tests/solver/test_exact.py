@@ -101,6 +101,7 @@ def test_ten_positions(seed: int) -> None:
     check(random_instance(10, seed, whole=seed % 2 == 1), bounded=seed % 4 < 2)
 
 
+@settings(max_examples=EXAMPLES // 5)
 @given(instances(), st.sampled_from([0.001, 0.1, 0.5]))
 def test_epsilon_keeps_its_promise(instance: Instance, epsilon: float) -> None:
     every = enumerate_all(instance)
@@ -115,6 +116,7 @@ def test_epsilon_keeps_its_promise(instance: Instance, epsilon: float) -> None:
         assert frontier.importance[within].max(initial=-np.inf) >= importance - 1e-9
 
 
+@settings(max_examples=EXAMPLES // 5)
 @given(instances())
 def test_ties_go_to_fewer_boundaries(instance: Instance) -> None:
     every = enumerate_all(instance)
@@ -126,6 +128,7 @@ def test_ties_go_to_fewer_boundaries(instance: Instance) -> None:
         assert len(plan.boundaries) == cuts[equal].min()
 
 
+@settings(max_examples=EXAMPLES // 5)
 @given(instances())
 def test_the_same_tables_give_the_same_plans(instance: Instance) -> None:
     if not len(enumerate_all(instance).latency):
