@@ -271,16 +271,13 @@ def _cifar10(folder: Path, geometry: Geometry) -> _Source:
 
 
 def _folder(folder: Path, geometry: Geometry, kind: str, norm: Norm) -> _Source:
-    train_folder = folder / "train"
-    if not train_folder.is_dir():
-        train_folder = folder
-    test_folder = next(
-        (folder / n for n in ("test", "val", "valid") if (folder / n).is_dir()), None
-    )
-    if train_folder == folder:
-        test_folder = None
+    train_folder, test_folder = folder, None
+    if (folder / "train").is_dir():
+        train_folder = folder / "train"
+        names = (folder / name for name in ("test", "val", "valid"))
+        test_folder = next((path for path in names if path.is_dir()), None)
     classes, train_files = _listing(train_folder)
-    files = list(train_files)
+    files = train_files
     if test_folder is not None:
         test_classes, test_files = _listing(test_folder)
         if test_classes != classes:
@@ -289,9 +286,9 @@ def _folder(folder: Path, geometry: Geometry, kind: str, norm: Norm) -> _Source:
                 f"{train_folder} and {test_folder} differ in their classes: {odd[0]}.",
                 "Give both the same class folders.",
             )
-        files += test_files
-    lazy = len(files) * geometry.height * geometry.width * geometry.channels
-    small = lazy <= _MEMORY_BYTES
+        files = train_files + test_files
+    pixels = len(files) * geometry.height * geometry.width * geometry.channels
+    small = pixels <= _MEMORY_BYTES
     make = _decoded if small else _listed
     return _Source(
         kind,
