@@ -9,6 +9,10 @@ from typing import Dict, NamedTuple
 from dpcompress.runner.engine import Session
 
 
+WAKING = 0.03
+"""Share of a window that the waking of an engine's own workers may take."""
+
+
 class Window(NamedTuple):
     """Milliseconds per inference, with the time taken off that threads of this process
     waited for a core; `waited` is that time's share of the window."""
@@ -23,7 +27,7 @@ class Clock:
     def __init__(self, session: Session, window_ms: float, wait: CoreWait) -> None:
         self._session, self._wait, self._window_ms = session, wait, window_ms
         self._repetitions = 1
-        self._least_waited = 1.0
+        self._least_waited = WAKING
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -46,7 +50,7 @@ class Clock:
         others pushed out.
 
         Waking its own workers is part of an engine's work. So only what threads wait
-        beyond this session's least share counts as a disturbance.
+        beyond this session's least share, or beyond `WAKING`, counts as a disturbance.
         """
         self._session.run_many(1)
         before = self._wait.snapshot()

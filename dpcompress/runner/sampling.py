@@ -38,7 +38,7 @@ class Sampling:
     window_ms: float = 3.0
     min_rounds: int = 9
     max_rounds: int = 45
-    max_repeats: int = 20
+    max_repeats: int = 12
     max_waited: float = 0.01
     max_seconds: float = 1.5
     anchor_tolerance: float = 0.05
