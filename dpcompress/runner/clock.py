@@ -8,7 +8,6 @@ from typing import Dict, NamedTuple
 
 from dpcompress.runner.engine import Session
 
-
 WAKING = 0.03
 """Share of a window that the waking of an engine's own workers may take."""
 
