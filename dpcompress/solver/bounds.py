@@ -70,15 +70,15 @@ class Bound:
     def keeps(self, node: int, costs: Floats, importance: Floats) -> NDArray[np.bool_]:
         """Mask of the labels of `node` (N × K costs, N importances) that stay."""
         graph, floor = self.graph, self.floor[:, node]
+        if costs.shape[1] == 1:
+            lines, edges = _lowest_lines(self.slopes[:, 0], floor)
+            line = lines[np.searchsorted(edges, costs[:, 0])]
+            return importance >= self.slopes[line, 0] * costs[:, 0] + floor[line]
         slack = SAFETY * np.abs(graph.at_most)
         least = costs + graph.least[node]
         possible: NDArray[np.bool_] = np.array(
             (least <= graph.at_most + slack).all(axis=1)
         )
-        if costs.shape[1] == 1:
-            lines, edges = _lowest_lines(self.slopes[:, 0], floor)
-            line = lines[np.searchsorted(edges, costs[:, 0])]
-            return importance >= self.slopes[line, 0] * costs[:, 0] + floor[line]
         rows = np.flatnonzero(possible)
         faster = costs[rows] @ self.fresh.T < self.start[:, node]
         useful: NDArray[np.bool_] = np.array(faster.all(axis=1))
