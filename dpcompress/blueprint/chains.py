@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from dpcompress.blueprint.data import (
     LINEAR_KINDS,
@@ -13,7 +13,7 @@ from dpcompress.blueprint.data import (
     Skip,
 )
 
-_TAIL_KINDS = LINEAR_KINDS - {"conv"} | {"act"}
+_KINDS = LINEAR_KINDS | {"act"}
 
 
 def find_chains(ops: Sequence[Op]) -> tuple[tuple[Layer, ...], tuple[Chain, ...]]:
@@ -40,7 +40,7 @@ class _Finder:
         self.chains: list[Chain] = []
 
     def _count_convs_ahead(self) -> list[int]:
-        """For each op, the most convs on a path that starts with it and meets no barrier."""
+        """For each op, the most convs on a path from it that meets no barrier."""
         ahead = [0] * len(self.ops)
         for index in reversed(range(len(self.ops))):
             kind = self.ops[index].kind
@@ -51,8 +51,8 @@ class _Finder:
 
     def run(self) -> tuple[tuple[Layer, ...], tuple[Chain, ...]]:
         for index, op in enumerate(self.ops):
-            if op.kind == "conv" and index not in self.taken:
-                self._follow(index)
+            while op.kind == "conv" and index not in self.taken:
+                self._follow(self._next(op.inputs[0], {"conv"}))
         return tuple(self.layers), tuple(self.chains)
 
     def _follow(self, conv: int | None) -> None:
@@ -76,7 +76,7 @@ class _Finder:
         act = None
         here = conv
         while True:
-            step = self._next(here, act is not None)
+            step = self._next(here, _KINDS if act is None else _KINDS - {"act"})
             if step is None or self.ops[step].kind == "conv":
                 return Layer(conv=conv, tail=tuple(tail), act=act), step
             if self.ops[step].kind == "act":
@@ -85,12 +85,11 @@ class _Finder:
             tail.append(step)
             here = step
 
-    def _next(self, index: int, activated: bool) -> int | None:
+    def _next(self, index: int, kinds: Set[str]) -> int | None:
+        """Of the ops of these `kinds` that read op `index`, the one on the main path."""
+
         def eligible(user: int) -> bool:
-            kind = self.ops[user].kind
-            if user in self.taken or (kind == "act" and activated):
-                return False
-            return kind in _TAIL_KINDS or kind == "conv"
+            return user not in self.taken and self.ops[user].kind in kinds
 
         def rank(user: int) -> tuple[int, int, int]:
             conv = self.ops[user].conv
@@ -116,7 +115,7 @@ class _Finder:
 
 
 def skips(blueprint: Blueprint) -> tuple[Skip, ...]:
-    """Every tensor that joins a chain at an add from somewhere else than its last layer."""
+    """Every tensor that joins a chain at an add, other than from its last layer."""
     ops, found = blueprint.ops, []
     for chain in blueprint.chains:
         position = {chain.entry: chain.start}
@@ -133,7 +132,9 @@ def skips(blueprint: Blueprint) -> tuple[Skip, ...]:
     return tuple(found)
 
 
-def _skip(blueprint: Blueprint, position: dict[int, int], source: int, target: int) -> Skip:
+def _skip(
+    blueprint: Blueprint, position: dict[int, int], source: int, target: int
+) -> Skip:
     ops, convs = blueprint.ops, []
     sources: set[int | None] = set()
     seen, todo = set(), [source]

@@ -104,7 +104,7 @@ class Layer(Frozen):
 
 
 class Chain(Frozen):
-    """Layers start+1 .. stop, fed one by the other; `entry` is the op that feeds the first."""
+    """Layers start+1 .. stop, each fed by the one before, the first by op `entry`."""
 
     entry: int
     start: int

@@ -29,15 +29,18 @@ def compress(
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="RUN", help="The run's folder; made, or gone on with."
+            "-o",
+            "--output",
+            metavar="RUN",
+            help="Folder of the run; made, or gone on with.",
         ),
     ],
     model: Annotated[
         str | None,
         typer.Argument(
             metavar="[MODEL]",
-            help="torchvision:NAME, timm:NAME, or path.py:factory. Without it: go on with "
-            "the run in RUN, or run the built-in example.",
+            help="torchvision:NAME, timm:NAME, or path.py:factory. Without it: go on "
+            "with the run in RUN, or run the built-in example.",
             show_default=False,
         ),
     ] = None,
@@ -56,13 +59,13 @@ def compress(
         str | None,
         typer.Option(
             "--budget",
-            help="End-to-end latency that the compressed network may have: 12.5ms, 70% of "
-            "the original, or 1.5x as a speed-up.",
+            help="End-to-end latency that the compressed network may have: 12.5ms, 70% "
+            "of the original, or 1.5x as a speed-up.",
         ),
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="Engine that it will run on.")] = (
-        "onnxruntime"
-    ),
+    engine: Annotated[
+        str, typer.Option("--engine", help="Engine that it will run on.")
+    ] = ("onnxruntime"),
     precision: Annotated[str, typer.Option("--precision", help="Its numbers.")] = "fp32",
     threads: Threads = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at a time.")] = 1,
@@ -84,7 +87,9 @@ def compress(
     ] = 8,
     latency: Annotated[
         Path | None,
-        typer.Option("--latency", help="Use this latency table instead of measuring one."),
+        typer.Option(
+            "--latency", help="Use this latency table instead of measuring one."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     json: Json = False,
@@ -118,7 +123,9 @@ def compress(
         if settings is not None and latency is not None:
             settings = settings.model_copy(update={"latency": str(latency)})
         if settings is None and read_settings(stored).seed != seed != 0:
-            raise UsageError(f"{output} holds a run with another seed.", "Choose another.")
+            raise UsageError(
+                f"{output} holds a run with another seed.", "Choose another."
+            )
     else:
         if data is None or budget is None:
             raise UsageError(
@@ -230,9 +237,11 @@ def _print(result: Result, folder: Path) -> None:
     )
     speedup = result.speedup
     print(
-        f"{speedup.median:.2f} times as fast ({speedup.low:.2f} to {speedup.high:.2f}) on "
-        f"{result.engine}, batch {result.batch}, {result.threads} threads; accuracy on "
-        f"{result.test_images} test images."
+        f"{speedup.median:.2f} times as fast ({speedup.low:.2f} to {speedup.high:.2f}) "
+        f"on {result.engine}, batch {result.batch}, {result.threads} threads; accuracy "
+        f"on {result.test_images} test images."
     )
     console.print(f"{folder / 'compressed.onnx'}: the network to deploy", soft_wrap=True)
-    console.print(f"{folder}: tables, plan, weights, certificate, pictures", soft_wrap=True)
+    console.print(
+        f"{folder}: tables, plan, weights, certificate, pictures", soft_wrap=True
+    )

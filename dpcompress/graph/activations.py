@@ -62,8 +62,8 @@ def activation_name(module: nn.Module) -> str | None:
     if kind is nn.ELU:
         return f"elu({module.alpha:g})"
     if kind is nn.Hardtanh:
-        low, high = module.min_val, module.max_val
-        return "relu6" if (low, high) == (0, 6) else f"hardtanh({low:g},{high:g})"
+        low, high = float(module.min_val), float(module.max_val)  # type: ignore[arg-type]
+        return "relu6" if (low, high) == (0.0, 6.0) else f"hardtanh({low:g},{high:g})"
     if kind is nn.PReLU:
         return "prelu"
     return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -67,15 +68,16 @@ class Certificate:
     """Differences between a linearized and a merged network; written as JSON.
 
     fp16_linearized, fp16_merged: relative difference that casting all weights and
-    activations to fp16 makes to each network's output (None where the CPU cannot).
+    activations to fp16 makes to each network's output; "overflow" where values leave
+    fp16's range, None where this machine cannot compute in fp16.
     """
 
     plan: dict[str, Any]
     network_random: Difference
     network_real: Difference | None
     spans: list[SpanProof] = field(default_factory=list)
-    fp16_linearized: float | None = None
-    fp16_merged: float | None = None
+    fp16_linearized: float | Literal["overflow"] | None = None
+    fp16_merged: float | Literal["overflow"] | None = None
     version: int = 1
 
     @property
@@ -89,21 +91,22 @@ class Certificate:
         """Raise VerificationFailed, naming the worst span, unless everything holds."""
         if self.holds:
             return
-        bad = [s for s in self.spans if not s.random.holds or (s.real and not s.real.holds)]
-        where = (
-            f"span {bad[0].start} to {bad[0].stop} differs by {bad[0].random.float64:.1e}"
-            if bad
-            else f"the outputs differ by {self.network_random.float64:.1e} in float64 and "
-            f"{self.network_random.float32:.1e} in float32"
-        )
+        bad = [
+            s for s in self.spans if not s.random.holds or (s.real and not s.real.holds)
+        ]
+        where = f"span {bad[0].start} to {bad[0].stop}" if bad else "the output"
+        worst = bad[0].random if bad else self.network_random
         raise VerificationFailed(
-            f"The merged network is not the linearized one: {where}, relative to the "
-            f"largest value (allowed: {FLOAT64_LIMIT:g} and {FLOAT32_LIMIT:g}).",
+            f"The merged network is not the linearized one: {where} differs by "
+            f"{worst.float64:.1e} in float64 and {worst.float32:.1e} in float32, of the "
+            f"largest value ({FLOAT64_LIMIT:g} and {FLOAT32_LIMIT:g} allowed).",
             "Nothing was written; if the weights are finite, this is a bug: report it.",
         )
 
     def write(self, path: str | Path) -> None:
-        write_text(path, json.dumps(asdict(self) | {"holds": self.holds}, indent=1) + "\n")
+        write_text(
+            path, json.dumps(asdict(self) | {"holds": self.holds}, indent=1) + "\n"
+        )
 
 
 def certify(
@@ -111,7 +114,8 @@ def certify(
 ) -> Certificate:
     """Compare two networks of one plan, span by span and as a whole, in eval mode.
 
-    `merged` is in float64, as composed; it is compared so, and cast to float32. Each span is compared on the inputs that the linearized network gives it.
+    `merged` is in float64, as composed; it is compared so, and cast to float32. Each
+    span is compared on the inputs that the linearized network gives it.
     """
     blueprint: Blueprint = linearized.meta["blueprint"]
     spans = check_plan(blueprint, linearized.meta["plan"])
@@ -253,10 +257,13 @@ def _range_growth(
     return peak(merged, path) / max(parts)
 
 
-def _fp16_difference(network: fx.GraphModule, images: Tensor) -> float | None:
+def _fp16_difference(
+    network: fx.GraphModule, images: Tensor
+) -> float | Literal["overflow"] | None:
     try:
         with torch.no_grad():
             half = copy.deepcopy(network).half()(images[:1].half()).float()
-            return _relative(half, network(images[:1]))
+            found = _relative(half, network(images[:1]))
+            return found if math.isfinite(found) else "overflow"
     except RuntimeError:  # an op without an fp16 kernel on this machine
         return None

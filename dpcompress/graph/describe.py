@@ -129,7 +129,9 @@ class Describer:
             return self._describe_pad(node)
         if node.target is F.avg_pool2d:
             try:
-                return self._describe_pool(node, nn.AvgPool2d(*node.args[1:], **node.kwargs))
+                return self._describe_pool(
+                    node, nn.AvgPool2d(*node.args[1:], **node.kwargs)
+                )
             except (TypeError, ValueError):
                 return _opaque("average pooling with a computed size")
         if node.target in _IDENTITY_CALLS:
@@ -227,7 +229,7 @@ class Describer:
         }
 
     def _describe_pad(self, node: fx.Node) -> dict[str, Any]:
-        options = dict(zip(("input", "pad", "mode", "value"), node.args))
+        options = dict(zip(("input", "pad", "mode", "value"), node.args, strict=False))
         options |= node.kwargs
         amounts = options.get("pad")
         if options.get("mode", "constant") != "constant" or options.get("value") not in (

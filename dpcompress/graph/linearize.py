@@ -160,7 +160,9 @@ class _Rewriter:
         node.meta["padding_of_span"] = amounts
         return node
 
-    def _cropped(self, user: fx.Node, value: fx.Node, have: Sides, need: Sides) -> fx.Node:
+    def _cropped(
+        self, user: fx.Node, value: fx.Node, have: Sides, need: Sides
+    ) -> fx.Node:
         if have == need:
             return value
 
@@ -221,6 +223,7 @@ class _Rewriter:
             name = free_name(self.network, f"added_activation_{number}")
             self.network.add_submodule(name, free_activation(self.blueprint))
             with self.graph.inserting_after(out):
-                act = self.graph.call_module(name, (out,))
+                act = self.graph.call_module(name)
             act.meta["added"] = number
-            out.replace_all_uses_with(act, delete_user_cb=lambda user: user is not act)
+            out.replace_all_uses_with(act)
+            act.args = (out,)

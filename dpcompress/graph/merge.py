@@ -60,7 +60,7 @@ def merge_unchecked(linearized: fx.GraphModule) -> fx.GraphModule:
     spans = check_plan(blueprint, network.meta["plan"])
     convs = [merged_conv(network, blueprint, span) for span in spans]
     exits, entries = op_nodes(network), value_nodes(network)
-    for span, conv in zip(spans, convs):
+    for span, conv in zip(spans, convs, strict=True):
         old = exits[span.exit]
         new = _replace(network, blueprint, span, conv, entries[span.entry], old)
         if entries[span.exit] is old:
@@ -163,7 +163,9 @@ def _replace(
         new = network.graph.call_module(path, (entry,))
     if conv.padding == (0, 0) and (top, bottom, left, right) != (0, 0, 0, 0):
         with network.graph.inserting_before(new):
-            padded = network.graph.call_function(F.pad, (entry, (left, right, top, bottom)))
+            padded = network.graph.call_function(
+                F.pad, (entry, (left, right, top, bottom))
+            )
         new.args = (padded,)
     new.meta["op"] = exit.meta["op"]
     exit.replace_all_uses_with(new)

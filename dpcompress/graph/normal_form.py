@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from dpcompress.graph.activations import (
     ADD_METHODS,
     ADDITIONS,
-    activation_name,
     activation_of_call,
 )
 
@@ -49,6 +48,9 @@ def _replace_call(network: fx.GraphModule, node: fx.Node) -> None:
         and not node.kwargs
     ):
         node.op, node.target = "call_function", operator.add
+        if 0 in node.args:  # sums that start from nothing, as in MobileOne
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            network.graph.erase_node(node)
 
 
 def insert_module(
@@ -79,19 +81,20 @@ def _split_norm_activation(
     """timm's BatchNormAct2d and alike: a norm with children `drop` and `act`."""
     if type(module).__name__ not in ("BatchNormAct2d", "SyncBatchNormAct"):
         return
+    fused: Any = module
     norm = nn.BatchNorm2d(
-        module.num_features,
-        eps=module.eps,
-        momentum=module.momentum,
-        affine=module.affine,
-        track_running_stats=module.track_running_stats,
+        fused.num_features,
+        eps=fused.eps,
+        momentum=fused.momentum,
+        affine=fused.affine,
+        track_running_stats=fused.track_running_stats,
     ).eval()
-    norm.weight, norm.bias = module.weight, module.bias
+    norm.weight, norm.bias = fused.weight, fused.bias
     for name, buffer in module.named_buffers(recurse=False):
         setattr(norm, name, buffer)
     children: list[tuple[str, nn.Module]] = [
         (name, child)
-        for name, child in (("drop", module.drop), ("act", module.act))
+        for name, child in (("drop", fused.drop), ("act", fused.act))
         if not isinstance(child, nn.Identity)
     ]
     network.add_submodule(str(node.target), norm)
@@ -101,7 +104,7 @@ def _split_norm_activation(
         network.add_submodule(name, child)
         with network.graph.inserting_after(last):
             new = network.graph.call_module(name, (node,))
-        last.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+        last.replace_all_uses_with(new)
         new.args = (last,)
         last = new
 
@@ -109,7 +112,7 @@ def _split_norm_activation(
 def conv_padding(
     conv: nn.Conv2d, size: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The zeros that `conv` puts at (top, bottom), (left, right) of an input of `size`."""
+    """The zeros that `conv` puts around an input of `size` = (H, W)."""
 
     def sides(d: int) -> tuple[int, int]:
         reach = conv.dilation[d] * (conv.kernel_size[d] - 1)
@@ -145,5 +148,3 @@ def does_what_it_says(
         )
         actual = conv(images)
     return actual.shape == plain.shape and torch.allclose(actual, plain, atol=1e-5)
-
-

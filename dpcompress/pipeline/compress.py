@@ -147,7 +147,14 @@ class _Run:
             settings={
                 **settings.model_dump(
                     mode="json",
-                    include={"model", "model_args", "weights", "pretrain", "input", "seed"},
+                    include={
+                        "model",
+                        "model_args",
+                        "weights",
+                        "pretrain",
+                        "input",
+                        "seed",
+                    },
                 ),
                 "data": self.data.digest,
             },
@@ -258,7 +265,7 @@ class _Run:
             picture = plot_frontier(
                 frontier.latency_ms.tolist(),
                 frontier.importance.tolist(),
-                chosen=(plan.latency_ms, plan.importance),
+                chosen=(plan.latency_ms or 0.0, plan.importance or 0.0),
                 original_ms=latency.original_ms,
                 budget_ms=budget_ms,
             )
@@ -331,7 +338,10 @@ class _Run:
             files = {"original": "original.onnx", "compressed": "compressed.onnx"}
             with self.bars("Time both networks") as progress:
                 times = bench_networks(
-                    {name: (self.folder / file).read_bytes() for name, file in files.items()},
+                    {
+                        name: (self.folder / file).read_bytes()
+                        for name, file in files.items()
+                    },
                     engine=settings.engine,
                     threads=settings.threads,
                     precision=settings.precision,

@@ -35,7 +35,7 @@ class Timing(_Frozen):
 
 
 class Speedup(_Frozen):
-    """Original over compressed, round by round; 95 % confidence interval of the median."""
+    """Original over compressed, round by round, with the median's 95 % confidence."""
 
     median: float
     low: float

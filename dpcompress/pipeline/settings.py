@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dpcompress.blueprint import Limits
+from dpcompress.importance import Finetune
 from dpcompress.training import Recipe
 
 Scalar = bool | int | float | str | None
@@ -18,9 +19,7 @@ class Scoring(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: Recipe = Recipe(
-        steps=8, batch_size=32, lr=0.01, warmup=0.0, augment=False, weight_decay=5e-4
-    )
+    recipe: Recipe = Finetune().recipe
     metric: Literal["accuracy", "loss"] = "loss"
     alpha: float = 1.2
 
@@ -84,8 +83,8 @@ EXAMPLE = Settings(
     data="digits",
     batch=32,
     budget="65%",
-    pretrain=Recipe(epochs=20, batch_size=64, lr=0.1, schedule="onecycle", augment=True),
-    finetune=Recipe(epochs=20, batch_size=64, lr=0.05, distill_weight=0.5),
+    pretrain=Recipe(epochs=24, batch_size=64, lr=0.1, warmup=0.3, schedule="onecycle"),
+    finetune=Recipe(epochs=15, batch_size=64, lr=0.05, distill_weight=0.5),
 )
 """MobileNetV2 on scikit-learn's digits, trained from scratch: what `compress -o RUN`
 runs when it is given nothing else."""

@@ -1,0 +1,48 @@
+"""Plans and blueprints as files."""
+
+import pytest
+
+from dpcompress.blueprint import Blueprint, Plan
+from dpcompress.errors import BadInput
+
+
+def test_a_plan_comes_back_from_its_file():
+    plan = Plan.build(
+        (0, 2, 3), (2,), added_activations=(2,), budget_ms=1.5, input=(3, 8, 9)
+    )
+    assert Plan.from_json(plan.to_json()) == plan
+    assert plan.spans == ((0, 2), (2, 3))
+    assert plan.merged == ((0, 2),)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "plan"),
+        ("{", "plan"),
+        ("[]", "plan"),
+        ('{"version": 2}', "version"),
+        (Plan.build((0, 1), ()).to_json().replace("[\n  0,\n  1\n ]", "[1]"), "plan"),
+    ],
+)
+def test_a_file_that_is_no_plan_is_refused_with_the_place(text: str, words: str):
+    with pytest.raises(BadInput, match=words):
+        Plan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"boundaries": (1, 2), "activations": ()},
+        {"boundaries": (0, 2), "activations": (1,)},
+        {"boundaries": (0, 2), "activations": (), "added_activations": (2,)},
+    ],
+)
+def test_an_impossible_plan_is_refused(fault: dict):
+    with pytest.raises(ValueError, match="boundar|activation"):
+        Plan.build(**fault)
+
+
+def test_a_truncated_blueprint_is_refused():
+    with pytest.raises(BadInput, match="blueprint"):
+        Blueprint.from_json('{"version": 1, "input": [3, 8, 8]', "b.json")

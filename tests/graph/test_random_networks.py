@@ -1,0 +1,84 @@
+"""Merging random chains is exact, and what the arithmetic predicts is what comes out."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dpcompress.blueprint import MergedSpan, Span, examine, keep_everything, legal_spans
+from dpcompress.graph import linearize, merge, trace
+from tests.graph.networks import chains, random_plan, whole_plan
+
+
+def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+@given(chains(), st.integers(0, 2**20))
+def test_random_plans_merge_exactly(case: tuple[nn.Module, tuple[int, ...]], seed: int):
+    model, shape = case
+    blueprint = trace(model, shape)
+    linear = linearize(model, random_plan(blueprint, seed, candidates=False))
+    merged, certificate = merge(linear)
+    assert certificate.holds
+    images = torch.randn(2, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        assert difference(merged(images), linear.eval()(images)) < 1e-10
+
+
+@given(chains())
+def test_keeping_everything_is_the_original_function(
+    case: tuple[nn.Module, tuple[int, ...]],
+):
+    model, shape = case
+    merged, _ = merge(linearize(model, keep_everything(trace(model, shape))))
+    images = torch.randn(2, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        assert difference(merged(images), model(images)) < 1e-10
+
+
+@given(chains())
+def test_inner_pixels_see_no_padding(case: tuple[nn.Module, tuple[int, ...]]):
+    """Without activations the linearized network is the original away from the border:
+    moving the padding changes nothing there. Shares no code with the merge."""
+    model, shape = case
+    blueprint = trace(model, shape)
+    longest = max(legal_spans(blueprint), key=lambda s: s.length)
+    found = examine(blueprint, longest)
+    assert isinstance(found, MergedSpan)
+    plan = whole_plan(blueprint, [longest])
+    linear = linearize(model, plan).eval()
+    plain = linearize(model, keep_everything(blueprint)).eval()
+    inside = range(longest.start + 1, longest.stop)
+    acts = {blueprint.layers[p - 1].act for p in inside} - {None}
+    for node in plain.graph.nodes:
+        if node.meta.get("op") in acts:
+            node.replace_all_uses_with(node.all_input_nodes[0])
+    plain.recompile()
+    whole = longest == Span(0, blueprint.depth)
+    conv = found.conv
+    if not whole or conv.padding == ((0, 0), (0, 0)):
+        return
+    images = torch.randn(1, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        a, b = linear(images), plain(images)
+    (top, bottom), (left, right) = conv.padding
+    y, x = (-(-top // conv.stride[0]), -(-left // conv.stride[1]))
+    y1, x1 = (
+        a.shape[2] - -(-bottom // conv.stride[0]),
+        a.shape[3] - -(-right // conv.stride[1]),
+    )
+    if y < y1 and x < x1:
+        assert difference(a[..., y:y1, x:x1], b[..., y:y1, x:x1]) < 1e-10
+
+
+def test_gradients_reach_every_weight_of_a_linearized_network():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3)
+    )
+    blueprint = trace(model, (3, 8, 8))
+    linear = linearize(model, whole_plan(blueprint, [(0, 2)])).train()
+    linear(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    for name, parameter in linear.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name

@@ -1,0 +1,127 @@
+"""What cannot be traced or merged is refused with its name, never computed wrongly."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpcompress.blueprint import Illegal, Plan, Span, examine, keep_everything
+from dpcompress.errors import BadInput, IllegalMerge, UntraceableModel, VerificationFailed
+from dpcompress.graph import linearize, merge, trace
+from dpcompress.graph.certificate import certify
+from dpcompress.graph.merge import merge_unchecked
+
+
+def conv(a: int = 3, b: int = 3, k: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(a, b, k, padding=k // 2)
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.mean() > 0 else -x
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class InPlace(nn.Module):
+    """Uses a tensor again after changing it in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act = conv(), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y + self.act(y)
+
+
+def reason(model: nn.Module, start: int, stop: int) -> str:
+    found = examine(trace(model, (3, 12, 12)), Span(start, stop))
+    assert isinstance(found, Illegal)
+    return found.why
+
+
+def test_control_flow_at_the_top_is_refused_and_in_a_submodule_left_alone():
+    with pytest.raises(UntraceableModel, match="Branching"):
+        trace(Branching(), (3, 8, 8))
+    model = nn.Sequential(conv(), Branching(), conv())
+    assert "cannot be traced" in reason(model, 0, 2)
+    plan = keep_everything(trace(model, (3, 8, 8)))
+    images = torch.randn(2, 3, 8, 8)
+    merged, _ = merge(linearize(model, plan), images)
+    assert torch.allclose(merged(images), model(images), atol=1e-5)
+
+
+def test_no_convolution_several_inputs_wrong_size():
+    with pytest.raises(UntraceableModel, match="no convolution"):
+        trace(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2))
+    with pytest.raises(UntraceableModel, match="2 inputs"):
+        trace(TwoInputs(), (3, 8, 8))
+    with pytest.raises(BadInput, match="does not accept an input of 3x8x8"):
+        trace(nn.Sequential(conv(4, 4)), (3, 8, 8))
+
+
+def test_a_graph_that_computes_something_else_is_refused():
+    with pytest.raises(UntraceableModel, match="in place"):
+        trace(InPlace(), (3, 8, 8))
+
+
+def test_shared_modules_and_parameters_are_barriers():
+    shared = conv()
+    assert "used 2 times" in reason(nn.Sequential(conv(), shared, shared, conv()), 0, 2)
+    tied = nn.Sequential(conv(), conv(), conv(), conv())
+    tied[2].weight = tied[1].weight
+    assert "shared with another module" in reason(tied, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("barrier", "words"),
+    [
+        (nn.MaxPool2d(2), "max pooling"),
+        (nn.AdaptiveAvgPool2d(4), "global pooling"),
+        (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), "'reflect'"),
+        (nn.GroupNorm(3, 3), "own statistics"),
+        (nn.AvgPool2d(5, 5, ceil_mode=True), "partial last window"),
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), "out of the count"),
+        (nn.Softmax(1), "Softmax"),
+        (nn.PixelShuffle(1), "PixelShuffle"),
+    ],
+)
+def test_barriers_are_named(barrier: nn.Module, words: str):
+    assert words in reason(nn.Sequential(conv(), barrier, conv()), 0, 2)
+
+
+def test_plans_that_do_not_fit_are_refused():
+    model = nn.Sequential(conv(), nn.ReLU(), nn.MaxPool2d(2), conv())
+    blueprint = trace(model, (3, 8, 8))
+    fits = {"blueprint": blueprint.digest, "input": blueprint.input}
+    with pytest.raises(IllegalMerge, match="max pooling"):
+        linearize(model, Plan.build((0, 2), (), **fits))
+    with pytest.raises(IllegalMerge, match="for 3 layers"):
+        linearize(model, Plan.build((0, 3), (), **fits))
+    with pytest.raises(IllegalMerge, match="another network"):
+        linearize(conv_only(), Plan.build((0, 1, 2), (), **fits))
+    with pytest.raises(IllegalMerge, match="has none"):
+        linearize(model, Plan.build((0, 1, 2), (1, 2), **fits))
+    with pytest.raises(IllegalMerge, match="input size"):
+        linearize(model, Plan.build((0, 1, 2), (1,)))
+    with pytest.raises(IllegalMerge, match="not a linearized network"):
+        merge(model)
+
+
+def conv_only() -> nn.Module:
+    return nn.Sequential(conv(), conv(3, 5))
+
+
+def test_a_wrong_merge_is_not_certified():
+    """The check can fail: one weight off by a millionth, one by NaN."""
+    model = conv_only()
+    plan = Plan.build((0, 2), (), input=(3, 8, 8))
+    linear = linearize(model, plan)
+    for change in (1e-6, float("nan")):
+        merged = merge_unchecked(linear)
+        next(merged.parameters()).data.view(-1)[0] += change
+        with pytest.raises(VerificationFailed, match="span 0 to 2"):
+            certify(linear, merged).require()

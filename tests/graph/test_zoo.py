@@ -1,0 +1,148 @@
+"""Known networks: they trace, merge exactly, and what should merge does."""
+
+import pytest
+import torch
+from torch import nn
+
+from dpcompress.blueprint import (
+    Blueprint,
+    MergedSpan,
+    Span,
+    candidates,
+    examine,
+    keep_everything,
+    skips,
+)
+from dpcompress.graph import linearize, merge, merge_unchecked, trace
+from dpcompress.models import load_model
+from tests.graph.networks import legal, random_plan, randomise, whole_plan
+
+SMALL = (3, 47, 64)
+NETWORKS = [
+    "torchvision:mobilenet_v2",
+    "torchvision:mobilenet_v3_large",
+    "torchvision:resnet18",
+    "torchvision:regnet_y_400mf",
+    "torchvision:shufflenet_v2_x1_0",
+    "timm:efficientnet_lite0",
+    "timm:tf_efficientnet_lite0",
+    "timm:repvgg_a0",
+]
+
+
+def network(spec: str, shape: tuple[int, int, int] = SMALL) -> nn.Module:
+    if spec.startswith("timm:"):
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = load_model(spec)
+    randomise(model, shape)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", NETWORKS)
+def test_linearized_and_merged_agree(spec: str):
+    model = network(spec)
+    blueprint = trace(model, SMALL)
+    for seed in range(3):
+        linear = linearize(model, random_plan(blueprint, seed))
+        merged, certificate = merge(linear)
+        assert certificate.network_random.float64 < 1e-10
+        assert certificate.network_random.float32 < 1e-4
+        assert sum(isinstance(m, nn.Conv2d) for m in merged.modules()) < sum(
+            isinstance(m, nn.Conv2d) for m in model.modules()
+        )
+    double = model.double()
+    kept = merge_unchecked(linearize(double, keep_everything(blueprint)))
+    images = torch.randn(2, *SMALL, dtype=torch.float64)
+    with torch.no_grad():
+        expected = double(images)
+        assert (kept(images) - expected).abs().max() < 1e-10 * expected.abs().max()
+
+
+def test_every_published_span_is_legal(shared):
+    """The authors' chain lacks the stem: their position p is p + 1 here."""
+    rows = (shared / "reference_tables" / "mbv2_1.0_t.csv").read_text().splitlines()[1:]
+    spans = {Span(*(int(v) + 1 for v in row.split(",")[1:3])) for row in rows}
+    found = legal(trace(load_model("torchvision:mobilenet_v2"), (3, 224, 224)))
+    assert len(spans) == 171
+    assert spans <= found
+
+
+def test_mobilenet_v2_is_one_chain_with_ten_skips():
+    blueprint = trace(load_model("torchvision:mobilenet_v2"), (3, 224, 224))
+    assert blueprint.depth == 52
+    assert blueprint.barriers == (0, 52)
+    published = [(5, 8), (11, 14), (14, 17), (20, 23), (23, 26), (26, 29), (32, 35)]
+    published += [(35, 38), (41, 44), (44, 47)]
+    expected = [(a + 1, b + 1) for a, b in published]
+    assert [(s.source, s.target) for s in skips(blueprint)] == expected
+    assert len(legal(blueprint)) == 578
+
+
+def blocks(blueprint: Blueprint) -> list[tuple[int, int]]:
+    """Spans between positions without an activation: inverted residuals."""
+    ends = [p for p in range(1, blueprint.depth + 1) if not blueprint.has_activation(p)]
+    return list(zip([2, *ends], ends, strict=False))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["torchvision:mobilenet_v2", "torchvision:mnasnet1_0", "timm:efficientnet_lite0"],
+)
+def test_every_inverted_residual_can_become_one_conv(spec: str):
+    if spec.startswith("timm:"):
+        pytest.importorskip("timm")
+    blueprint = trace(load_model(spec), (3, 224, 224))
+    found = blocks(blueprint)
+    assert len(found) == (16 if "lite0" in spec else 17)
+    for start, stop in found:
+        merged = examine(blueprint, Span(start, stop))
+        assert isinstance(merged, MergedSpan), (start, stop, merged)
+
+
+@pytest.mark.parametrize("spec", ["torchvision:resnet18", "torchvision:resnet34"])
+def test_every_basic_block_can_become_one_conv(spec: str):
+    blueprint = trace(load_model(spec), (3, 224, 224))
+    for start in range(1, blueprint.depth, 2):
+        merged = examine(blueprint, Span(start, start + 2))
+        assert isinstance(merged, MergedSpan)
+        assert merged.tail == (blueprint.layers[start + 1].act,)
+    model = load_model("torchvision:resnet18")
+    randomise(model, SMALL)
+    small = trace(model, SMALL)
+    every = [(s, s + 2) for s in range(1, small.depth, 2)]
+    merged_network, _ = merge(linearize(model, whole_plan(small, every)))
+    convs = [m for m in merged_network.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 1 + 8
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
+def test_parallel_branches_collapse_to_the_deploy_form(name: str):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=7)
+    randomise(model, SMALL)
+    images = torch.randn(1, *SMALL)
+    plan = keep_everything(trace(model, SMALL))
+    merged, _ = merge(linearize(model, plan), images)
+    deploy = timm.utils.reparameterize_model(model.eval())
+
+    def convs(network: nn.Module) -> list[tuple[int, ...]]:
+        found = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+        return sorted(tuple(m.weight.shape) for m in found)
+
+    assert convs(merged) == convs(deploy)
+    with torch.no_grad():
+        expected = deploy(images)
+        assert (merged(images) - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+def test_candidates_are_within_their_limits():
+    blueprint = trace(load_model("torchvision:mobilenet_v2"), (3, 224, 224))
+    found = candidates(blueprint)
+    for span, merged in found.items():
+        if span.length > 1:
+            assert merged.macs <= 8 * merged.parts_macs
+            assert merged.conv.weights * 4 <= 64e6
+    assert 52 <= len(found) < 250
