@@ -82,7 +82,9 @@ def pad(conv: AffineConv, front: Pair) -> AffineConv:
 
     Not the same function near the border; it is the linearized form's (METHOD §3).
     """
-    offset = tuple(o + s * f for o, s, f in zip(conv.offset, conv.stride, front))
+    offset = tuple(
+        o + s * f for o, s, f in zip(conv.offset, conv.stride, front, strict=True)
+    )
     return AffineConv(
         conv.weight,
         conv.bias,
@@ -224,8 +226,8 @@ def add(first: AffineConv, second: AffineConv) -> AffineConv:
 
 def _spread(weight: Tensor, spacing: Pair, finer: Pair) -> Tensor:
     """The same kernel with its taps `finer` pixels apart: zeros between the old ones."""
-    steps = [s // f if f else 1 for s, f in zip(spacing, finer)]
-    sizes = [(k - 1) * s + 1 for k, s in zip(weight.shape[2:], steps)]
+    steps = [s // f if f else 1 for s, f in zip(spacing, finer, strict=True)]
+    sizes = [(k - 1) * s + 1 for k, s in zip(weight.shape[2:], steps, strict=True)]
     if sizes == list(weight.shape[2:]):
         return weight
     wide = weight.new_zeros(*weight.shape[:2], *sizes)

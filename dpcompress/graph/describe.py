@@ -128,10 +128,10 @@ class Describer:
         if node.target is F.pad:
             return self._describe_pad(node)
         if node.target is F.avg_pool2d:
+            numbers: Any = node.args[1:]
+            options: Any = node.kwargs
             try:
-                return self._describe_pool(
-                    node, nn.AvgPool2d(*node.args[1:], **node.kwargs)
-                )
+                return self._describe_pool(node, nn.AvgPool2d(*numbers, **options))
             except (TypeError, ValueError):
                 return _opaque("average pooling with a computed size")
         if node.target in _IDENTITY_CALLS:

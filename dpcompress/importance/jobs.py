@@ -80,6 +80,7 @@ def score(
             book.add(keys[entry], metrics, entry=entry)
             done += 1
             progress(done, len(wanted), _name(entry))
+    book.settle()
     original = book.results[keys[None]]
     sign = -1.0 if metric == "loss" else 1.0
     rows = [

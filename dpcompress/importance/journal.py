@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from dpcompress.errors import BadInput
+from dpcompress.files import write_text
 
 Metrics = dict[str, float]
 
@@ -22,6 +23,7 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.results: dict[str, Metrics] = {}
+        self._lines: dict[str, str] = {}
         if path is None:
             return
         try:
@@ -39,18 +41,26 @@ class Journal:
             record = json.loads(line)
             metrics = {str(k): float(v) for k, v in record["metrics"].items()}
             self.results[str(record["key"])] = metrics
+            self._lines[str(record["key"])] = line
         except (ValueError, TypeError, KeyError, AttributeError):
             return
 
     def add(self, key: str, metrics: Metrics, **notes: object) -> None:
         """Keep a result, with notes for human readers."""
         self.results[key] = metrics
-        line = json.dumps({"key": key, **notes, "metrics": metrics})
+        self._lines[key] = line = json.dumps({"key": key, **notes, "metrics": metrics})
         if self.path is not None:
             try:
                 self._append(line + "\n")
             except OSError as error:
                 raise _unusable(self.path, error) from error
+
+    def settle(self) -> None:
+        """Rewrite the file in the order of its keys, so that it no longer tells in which
+        order jobs finished, or where a run was cut off."""
+        if self.path is not None:
+            lines = (f"{self._lines[key]}\n" for key in sorted(self._lines))
+            write_text(self.path, "".join(lines))
 
     def _append(self, text: str) -> None:
         assert self.path is not None

@@ -228,7 +228,7 @@ class _Run:
         )
 
     def importance(self) -> None:
-        scoring = self.settings.scoring
+        scoring, journal = self.settings.scoring, self.folder / "importance.jsonl"
 
         def run() -> None:
             latency = LatencyTable.read(self.folder / "latency.csv")
@@ -241,7 +241,7 @@ class _Run:
                     spans=worth_scoring(self.blueprint, latency),
                     metric=scoring.metric,
                     alpha=scoring.alpha,
-                    journal=self.folder / "importance.jsonl",
+                    journal=journal,
                     progress=progress,
                 )
             table.write(self.folder / "importance.csv")

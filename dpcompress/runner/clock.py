@@ -13,8 +13,8 @@ WAKING = 0.03
 
 
 class Window(NamedTuple):
-    """Milliseconds per inference, with the time taken off that threads of this process
-    waited for a core; `waited` is that time's share of the window."""
+    """Milliseconds per inference; `waited`: the share of the window that a thread of
+    this process, ready to run, waited for a core."""
 
     ms: float
     waited: float
@@ -36,7 +36,7 @@ class Clock:
         self._wait.find_threads()
         last, fastest = 0.0, float("inf")
         for _ in range(12):
-            now = max(self.window().ms, 1e-6)
+            now = self.window().ms
             fastest = min(fastest, now)
             self._repetitions = max(1, round(self._window_ms / fastest))
             late = time.perf_counter() - began > 0.5
@@ -53,11 +53,11 @@ class Clock:
         """
         self._session.run_many(1)
         before = self._wait.snapshot()
-        seconds = self._session.run_many(self._repetitions)
-        share = min(self._wait.longest(before) / max(seconds, 1e-9), 1.0)
+        seconds = max(self._session.run_many(self._repetitions), 1e-9)
+        share = min(self._wait.longest(before) / seconds, 1.0)
         self._least_waited = min(self._least_waited, share)
-        waited = share - self._least_waited
-        return Window(seconds * 1e3 / self._repetitions * (1 - waited), waited)
+        ms = seconds * 1e3 / self._repetitions
+        return Window(ms, share - self._least_waited)
 
 
 class CoreWait:

@@ -14,12 +14,14 @@ from dpcompress.blueprint import Blueprint, Plan, Span, legal_spans
 
 
 def randomise(model: nn.Module, input_shape: tuple[int, int, int], seed: int = 0) -> None:
-    """Random norm parameters; statistics near what random images give, so that values
-    keep a sane size through a deep network."""
+    """Random norm parameters, and statistics near what random images give: otherwise
+    values grow from layer to layer, and rounding with them. A linearized network needs
+    statistics of its own, as fine-tuning would give it."""
     torch.manual_seed(seed)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.momentum = None  # a plain average
+        norm.reset_running_stats()
         if norm.affine:
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias, std=0.2)

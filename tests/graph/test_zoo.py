@@ -46,6 +46,7 @@ def test_linearized_and_merged_agree(spec: str):
     blueprint = trace(model, SMALL)
     for seed in range(3):
         linear = linearize(model, random_plan(blueprint, seed))
+        randomise(linear, SMALL, seed)
         merged, certificate = merge(linear)
         assert certificate.network_random.float64 < 1e-10
         assert certificate.network_random.float32 < 1e-4

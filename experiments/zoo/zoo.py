@@ -1,0 +1,152 @@
+"""Random plans on known networks: linearized against merged, float64 and float32.
+
+    python -m experiments.zoo.zoo experiments/zoo/zoo.csv [--plans 20]
+
+Weights are random; the norms of each linearized network get random affine parameters and
+statistics near their own (`randomise`). One line per network
+and input size; lines that are there already are kept, so a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dpcompress.blueprint import candidates, keep_everything, legal_spans
+from dpcompress.errors import DpcompressError
+from dpcompress.graph import linearize, merge_unchecked, trace
+from dpcompress.models import load_model
+from tests.graph.networks import random_plan, randomise
+
+LIGHT = [
+    "torchvision:mobilenet_v2",
+    "torchvision:mnasnet1_0",
+    "torchvision:mobilenet_v3_large",
+    "torchvision:efficientnet_b0",
+    "torchvision:regnet_y_400mf",
+    "torchvision:squeezenet1_1",
+    "torchvision:shufflenet_v2_x1_0",
+    "torchvision:googlenet",
+    "torchvision:resnet18",
+    "timm:mobilenetv2_100",
+    "timm:mobilenetv2_140",
+    "timm:efficientnet_lite0",
+    "timm:tf_efficientnet_lite0",
+    "timm:mnasnet_100",
+    "timm:fbnetc_100",
+    "timm:mobileone_s0",
+    "timm:repvgg_a0",
+    "timm:resnet26d",
+    "timm:mobilenetv4_conv_small",
+]
+HEAVY = [
+    "torchvision:resnet34",
+    "torchvision:resnet50",
+    "torchvision:resnext50_32x4d",
+    "torchvision:wide_resnet50_2",
+    "torchvision:densenet121",
+    "torchvision:convnext_tiny",
+    "torchvision:vgg11",
+    "torchvision:vgg19_bn",
+]
+ODD = (3, 63, 95)
+FIELDS = [
+    "network",
+    "input",
+    "layers",
+    "chains",
+    "barriers",
+    "legal_spans",
+    "candidates",
+    "plans",
+    "fewest_convs",
+    "worst_float64",
+    "worst_float32",
+    "worst_rounding",
+    "keep_everything_float64",
+    "seconds",
+    "refused",
+]
+
+
+def relative(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, object]:
+    began = time.monotonic()
+    torch.manual_seed(0)
+    model = load_model(spec)
+    randomise(model, shape)
+    try:
+        blueprint = trace(model, shape)
+    except DpcompressError as error:
+        return {"refused": str(error)}
+    images = torch.randn(1, *shape, dtype=torch.float64)
+    worst = {"worst_float64": 0.0, "worst_float32": 0.0, "worst_rounding": 0.0}
+    fewest = blueprint.depth
+    for seed in range(plans):
+        plan = random_plan(blueprint, seed)
+        linear = linearize(model, plan)
+        randomise(linear, shape, seed)
+        merged = merge_unchecked(linear)
+        fewest = min(fewest, len(plan.spans))
+        with torch.no_grad():
+            single = linear(images.float())
+            wide = linear.double()(images)
+            found = {
+                "worst_float64": relative(merged(images), wide),
+                "worst_float32": relative(merged.float()(images.float()), single),
+                "worst_rounding": relative(single.double(), wide),
+            }
+        worst = {name: max(worst[name], found[name]) for name in worst}
+    double: nn.Module = model.double()
+    kept = merge_unchecked(linearize(double, keep_everything(blueprint)))
+    with torch.no_grad():
+        same = relative(kept(images), double(images))
+    return {
+        "layers": blueprint.depth,
+        "chains": len(blueprint.chains),
+        "barriers": len(blueprint.barriers) - 2,
+        "legal_spans": len(legal_spans(blueprint)),
+        "candidates": len(candidates(blueprint)),
+        "plans": plans,
+        "fewest_convs": fewest,
+        **{name: f"{value:.1e}" for name, value in worst.items()},
+        "keep_everything_float64": f"{same:.1e}",
+        "seconds": round(time.monotonic() - began),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--plans", type=int, default=20)
+    arguments = parser.parse_args()
+    done = set()
+    if arguments.output.exists():
+        with open(arguments.output, newline="") as file:
+            done = {(row["network"], row["input"]) for row in csv.DictReader(file)}
+    else:
+        arguments.output.write_text(",".join(FIELDS) + "\n")
+    work = [(spec, ODD) for spec in (*LIGHT, *HEAVY)]
+    work += [(spec, (3, 224, 224)) for spec in LIGHT]
+    # float64 at 224 is too slow for these; their kernels and maps halve with the input.
+    work += [(spec, (3, 112, 112)) for spec in HEAVY]
+    for spec, shape in work:
+        size = "x".join(map(str, shape))
+        if (spec, size) in done:
+            continue
+        row = {"network": spec, "input": size, **examine(spec, shape, arguments.plans)}
+        with open(arguments.output, "a", newline="") as file:
+            csv.DictWriter(file, FIELDS).writerow(row)
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
