@@ -17,10 +17,9 @@ from torch import fx, nn
 
 from dpcompress.blueprint import Blueprint, Limits, find_chains
 from dpcompress.errors import BadInput, UntraceableModel
-from dpcompress.graph.describe import Describer
+from dpcompress.graph.describe import IDENTITY_NAMES, Describer, is_fixed_norm
 from dpcompress.graph.normal_form import normalize
 
-_IDENTITY_CLASSES = {"StochasticDepth", "DropPath", "DropBlock2d"}
 _BATCH = 2
 
 
@@ -45,16 +44,21 @@ class _Tracer(fx.Tracer):
         return (
             module_qualified_name in self.leaves
             or isinstance(m, nn.Conv2d | nn.modules.batchnorm._BatchNorm)
-            or type(m).__name__ in _IDENTITY_CLASSES | {"FrozenBatchNorm2d"}
+            or type(m).__name__ in IDENTITY_NAMES
+            or is_fixed_norm(m)
             or super().is_leaf_module(m, module_qualified_name)
         )
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         try:
+            path = self.path_of_module(m)
+        except NameError:  # made on the fly, as the slices of a Sequential are
+            return forward(*args, **kwargs)
+        try:
             return super().call_module(m, forward, args, kwargs)
         except Exception as error:
             if self.failed is None:  # the innermost module is the one to blame
-                self.failed = (self.path_of_module(m), _first_line(error))
+                self.failed = (path, _first_line(error))
             raise
 
 
@@ -67,11 +71,11 @@ def capture(
         UntraceableModel: several inputs or outputs, control flow that depends on the
             data outside any submodule, no convolution, or a graph that computes
             something else than the model.
-        BadInput: the model does not accept an input of this shape.
+        BadInput: the model does not accept an input of this shape, or makes NaN of it.
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise BadInput(f"{input_shape} is not an input shape.", "Give (C, H, W).")
-    root = copy.deepcopy(model).cpu().eval()
+    root = _copied(model).cpu().eval()
     wide = any(p.dtype == torch.float64 for p in root.parameters())
     root = root.double() if wide else root.float()
     generator = torch.Generator().manual_seed(0)
@@ -119,6 +123,17 @@ def capture(
     return Captured(network, blueprint)
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # what cannot be copied raises whatever it likes
+        raise UntraceableModel(
+            f"{type(model).__name__} cannot be copied: {_first_line(error)}.",
+            "Remove hooks that compute weights, such as the old weight_norm "
+            "(torch.nn.utils.remove_weight_norm).",
+        ) from error
+
+
 def _scale(tensor: torch.Tensor) -> float:
     return float(tensor.abs().max().clamp_min(1e-6))
 
@@ -138,7 +153,7 @@ def _run(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     try:
         with torch.no_grad():
             output = model(images)
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except Exception as error:  # whatever the model's own code raises
         shape = "x".join(map(str, images.shape[1:]))
         raise BadInput(
             f"{type(model).__name__} does not accept an input of {shape}: "
@@ -149,6 +164,12 @@ def _run(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         raise UntraceableModel(
             f"{type(model).__name__} returns a {type(output).__name__}, not one tensor.",
             "Wrap it in a module that returns the one that counts.",
+        )
+    if output.isnan().any():
+        raise BadInput(
+            f"{type(model).__name__} gives an output that is not a number on random "
+            "images.",
+            "Check its weights.",
         )
     return output
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
+from torchvision.ops import FrozenBatchNorm2d
 
 from dpcompress.blueprint import ConvSpec, Op, Sides
 from dpcompress.graph.activations import activation_name
-from dpcompress.graph.normal_form import conv_padding, does_what_it_says
+from dpcompress.graph.normal_form import conv_padding, does_nothing, does_what_it_says
 
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout)
-_IDENTITY_NAMES = {"StochasticDepth", "DropPath", "DropBlock2d"}
+IDENTITY_NAMES = {"StochasticDepth", "DropPath", "DropBlock2d"}
 _IDENTITY_CALLS = {F.dropout, F.dropout2d, "contiguous", torch.Tensor.contiguous}
 _GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _GLOBAL_POOL_CALLS = {
@@ -81,6 +82,11 @@ class Describer:
         self.owners = Counter(
             id(p) for path in called for p in self.modules[path].parameters(recurse=False)
         )
+        self.owners.update(
+            id(operator.attrgetter(n.target)(network))
+            for n in network.graph.nodes
+            if n.op == "get_attr"
+        )
         self.pooled: set[fx.Node] = set()
 
     def ops(self) -> tuple[list[Op], dict[fx.Node, int]]:
@@ -142,29 +148,33 @@ class Describer:
         path = str(node.target)
         if path in self.leaves:
             return _opaque(self.leaves[path])
+        if module._forward_hooks or module._forward_pre_hooks:
+            return _opaque("it has forward hooks")
         act = activation_name(module)
         if act is not None:
             return {"kind": "act", "act": act}
-        if isinstance(module, _IDENTITIES) or type(module).__name__ in _IDENTITY_NAMES:
+        if isinstance(module, _IDENTITIES):
             return {"kind": "identity"}
+        if type(module).__name__ in IDENTITY_NAMES:
+            if len(node.all_input_nodes) == 1 and does_nothing(module, self.shapes[node]):
+                return {"kind": "identity"}
+            return _opaque(f"{type(module).__name__} changes what it is given")
         if isinstance(module, nn.AvgPool2d):
             return self._describe_pool(node, module)
         if isinstance(module, nn.ZeroPad2d):
             left, right, top, bottom = module.padding
             return _pad(((top, bottom), (left, right)))
         is_conv = isinstance(module, nn.Conv2d)
-        if is_conv or _is_fixed_norm(module):
+        if is_conv or is_fixed_norm(module):
             shared = self._shared(module)
             if shared:
                 return _opaque(shared)
-            if module._forward_hooks or module._forward_pre_hooks:
-                return _opaque("it has forward hooks")
             if hasattr(module, "parametrizations"):
                 return _opaque("its weights are computed by a parametrization")
             if isinstance(module, nn.Conv2d):
                 return self._describe_conv(node, module)
             return {"kind": "norm"}
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm):
             return _opaque("it normalises with each batch's own statistics")
         why = _WHY.get(type(module), f"{type(module).__name__} cannot be merged")
         return _opaque(why)
@@ -173,7 +183,7 @@ class Describer:
         if self.calls[id(module)] > 1:
             return f"the module is used {self.calls[id(module)]} times"
         if any(self.owners[id(p)] > 1 for p in module.parameters(recurse=False)):
-            return "its parameters are shared with another module"
+            return "its parameters are also used elsewhere"
         return ""
 
     def _describe_conv(self, node: fx.Node, conv: nn.Conv2d) -> dict[str, Any]:
@@ -263,11 +273,9 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(first), int(second))
 
 
-def _is_fixed_norm(module: nn.Module) -> bool:
+def is_fixed_norm(module: nn.Module) -> bool:
     """A batch norm whose statistics are constants in eval mode."""
-    if type(module).__name__ == "FrozenBatchNorm2d":
-        return True
     return (
-        type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm)
+        type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
         and getattr(module, "running_mean", None) is not None
     )

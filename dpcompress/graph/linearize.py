@@ -185,7 +185,8 @@ class _Rewriter:
         elif op.kind == "avgpool" and op.conv is not None:
             with self.graph.inserting_before(node):
                 pool = self.graph.call_function(
-                    F.avg_pool2d, (node.args[0], op.conv.kernel, op.conv.stride)
+                    F.avg_pool2d,
+                    (node.all_input_nodes[0], op.conv.kernel, op.conv.stride),
                 )
             pool.meta["op"] = node.meta["op"]
             node.replace_all_uses_with(pool)

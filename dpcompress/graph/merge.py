@@ -43,7 +43,7 @@ def checked(network: nn.Module) -> fx.GraphModule:
     """`network` as a linearized network; unwraps data-parallel and compiled ones."""
     for wrapper in ("module", "_orig_mod"):
         inner = getattr(network, wrapper, None)
-        if isinstance(inner, nn.Module):
+        if isinstance(inner, nn.Module) and not isinstance(network, fx.GraphModule):
             network = inner
     if not isinstance(network, fx.GraphModule) or "plan" not in network.meta:
         raise IllegalMerge(

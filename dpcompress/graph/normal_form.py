@@ -21,7 +21,11 @@ from dpcompress.graph.activations import (
 
 
 def normalize(network: fx.GraphModule) -> None:
-    """Bring `network`'s graph into normal form, in place; its function stays the same."""
+    """Bring `network`'s graph into normal form, in place.
+
+    Its function stays the same, unless a tensor is read again after it was changed in
+    place: then it differs from the model's, which `capture` refuses.
+    """
     modules = dict(network.named_modules(remove_duplicate=False))
     for module in modules.values():
         if getattr(module, "inplace", False) is True:
@@ -33,6 +37,7 @@ def normalize(network: fx.GraphModule) -> None:
                 _split_norm_activation(network, node, module)
         elif node.op in ("call_function", "call_method"):
             _replace_call(network, node)
+    network.graph.eliminate_dead_code()
     network.graph.lint()
     network.recompile()
 
@@ -51,6 +56,8 @@ def _replace_call(network: fx.GraphModule, node: fx.Node) -> None:
         if 0 in node.args:  # sums that start from nothing, as in MobileOne
             node.replace_all_uses_with(node.all_input_nodes[0])
             network.graph.erase_node(node)
+    elif isinstance(node.target, str) and hasattr(torch.Tensor, node.target[:-1]):
+        node.target = node.target.removesuffix("_")
 
 
 def insert_module(
@@ -148,3 +155,11 @@ def does_what_it_says(
         )
         actual = conv(images)
     return actual.shape == plain.shape and torch.allclose(actual, plain, atol=1e-5)
+
+
+def does_nothing(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a module that is known by its name only gives back its input."""
+    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.no_grad():
+        return torch.equal(module(images), images)

@@ -133,6 +133,7 @@ class Split:
 
 class Batches:
     """Batches of a split as (float input, labels); the same for every number of workers.
+    A split with fewer images than `size` is one batch.
 
     With `seed` the order is drawn anew for each epoch, incomplete batches are left out,
     and with `augment` each image is transformed by its own generator, seeded by (seed,
@@ -145,11 +146,7 @@ class Batches:
     def __init__(
         self, split: Split, size: int, *, seed: int | None = None, augment: bool = False
     ) -> None:
-        if seed is not None and len(split) < size:
-            raise BadInput(
-                f"The {len(split)} {split.name} images are fewer than a batch ({size}).",
-                f"Use a batch size of at most {len(split)}.",
-            )
+        size = min(size, len(split))
         self._view = _View(split, seed, split.augmenter() if augment else None)
         self._order = _Order(len(split), seed)
         lazy = isinstance(split.images, OnDisk)

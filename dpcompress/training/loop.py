@@ -14,7 +14,7 @@ from accelerate import Accelerator, DataLoaderConfiguration
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpcompress.errors import TrainingDiverged
+from dpcompress.errors import TrainingDiverged, UsageError
 from dpcompress.files import digest
 from dpcompress.progress import Progress, silent
 from dpcompress.training.checkpoint import load_checkpoint, save_checkpoint, state_digest
@@ -64,8 +64,8 @@ def fit(
         progress: called after every step.
 
     Raises:
-        BadInput: classes that do not match, fewer images than a batch, an unreadable
-            image, a damaged checkpoint.
+        UsageError: nothing in `model` is trainable.
+        BadInput: classes that do not match, an unreadable image, a damaged checkpoint.
         TrainingDiverged: the loss is not finite; the model has its last good weights.
     """
     identity = {
@@ -164,6 +164,11 @@ def _loss(
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     weights = [p for p in model.parameters() if p.requires_grad]
+    if not weights:
+        raise UsageError(
+            f"No parameter of {type(model).__name__} is trainable.",
+            "Call requires_grad_(True) on the network.",
+        )
     return torch.optim.SGD(
         [
             {
