@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -178,6 +178,11 @@ class Blueprint(Frozen):
             for source in dict.fromkeys(op.inputs):
                 users[source].append(index)
         return tuple(map(tuple, users))
+
+    @cached_property
+    def examined(self) -> dict[Span, Any]:
+        """What `examine` found so far."""
+        return {}
 
     @cached_property
     def position_of(self) -> dict[int, int]:

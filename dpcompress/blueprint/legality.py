@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import gcd
 
 from dpcompress.blueprint.data import (
@@ -148,25 +147,13 @@ def examine(blueprint: Blueprint, span: Span) -> MergedSpan | Illegal:
     between i and j are identity; a legal one says what it becomes and whether it is
     small enough to be a candidate.
     """
-    return _examine(_Hashed(blueprint), span)
+    found = blueprint.examined.get(span)
+    if found is None:
+        found = blueprint.examined[span] = _examine(blueprint, span)
+    return found
 
 
-class _Hashed:
-    """A blueprint as a cache key: compared by identity, so that no JSON is hashed."""
-
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.blueprint = blueprint
-
-    def __hash__(self) -> int:
-        return id(self.blueprint)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashed) and self.blueprint is other.blueprint
-
-
-@lru_cache(maxsize=100_000)
-def _examine(key: _Hashed, span: Span) -> MergedSpan | Illegal:
-    blueprint = key.blueprint
+def _examine(blueprint: Blueprint, span: Span) -> MergedSpan | Illegal:
     start, stop = span
     if not 0 <= start < stop <= blueprint.depth:
         return Illegal(span, f"positions run from 0 to {blueprint.depth}")

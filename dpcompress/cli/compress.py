@@ -241,6 +241,13 @@ def _print(result: Result, folder: Path) -> None:
         f"on {result.engine}, batch {result.batch}, {result.threads} threads; accuracy "
         f"on {result.test_images} test images."
     )
+    timing = result.compressed.measured
+    if timing.disturbed > timing.samples:
+        console.print(
+            "Other programs were using the processor: most timings were disturbed, and "
+            "the times above are less certain than they look.",
+            style="yellow",
+        )
     console.print(f"{folder / 'compressed.onnx'}: the network to deploy", soft_wrap=True)
     console.print(
         f"{folder}: tables, plan, weights, certificate, pictures", soft_wrap=True

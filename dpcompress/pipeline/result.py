@@ -17,12 +17,14 @@ class _Frozen(BaseModel):
 
 
 class Timing(_Frozen):
-    """Measured milliseconds per inference; spread: half the interquartile range."""
+    """Measured milliseconds per inference; spread: half the interquartile range;
+    disturbed: windows that were thrown away because other programs got in the way."""
 
     median_ms: float
     p90_ms: float
     spread_ms: float
     samples: int
+    disturbed: int
 
     @classmethod
     def of(cls, measurement: Measurement) -> Self:
@@ -31,6 +33,7 @@ class Timing(_Frozen):
             p90_ms=measurement.p90_ms,
             spread_ms=measurement.spread_ms,
             samples=measurement.samples,
+            disturbed=measurement.disturbed,
         )
 
 
