@@ -15,6 +15,7 @@ from dpcompress.blueprint.data import (
 from dpcompress.blueprint.legality import (
     Illegal,
     MergedSpan,
+    barriers,
     branch_ops,
     candidates,
     examine,
@@ -37,6 +38,7 @@ __all__ = [
     "Sides",
     "Skip",
     "Span",
+    "barriers",
     "branch_ops",
     "candidates",
     "examine",

@@ -208,14 +208,6 @@ class Blueprint(Frozen):
         """Whether the original network has an activation at `position` (1..L)."""
         return self.layers[position - 1].act is not None
 
-    @cached_property
-    def barriers(self) -> tuple[int, ...]:
-        """Positions that no legal span passes over, 0 and L included."""
-        from dpcompress.blueprint.legality import legal_spans
-
-        passed = {p for s in legal_spans(self) for p in range(s.start + 1, s.stop)}
-        return tuple(p for p in range(self.depth + 1) if p not in passed)
-
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"
 

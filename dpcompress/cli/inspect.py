@@ -85,17 +85,17 @@ def _layers(blueprint: Blueprint) -> list[dict[str, Any]]:
 
 
 def _skips(blueprint: Blueprint) -> list[dict[str, Any]]:
-    from dpcompress.blueprint.chains import skips
+    from dpcompress.blueprint import skips
 
     return [skip._asdict() for skip in skips(blueprint)]
 
 
 def _barriers(blueprint: Blueprint) -> list[dict[str, Any]]:
     """The inner positions that no legal span passes, with the reason."""
-    from dpcompress.blueprint import Illegal, Span, examine
+    from dpcompress.blueprint import Illegal, Span, barriers, examine
 
     rows = []
-    for position in blueprint.barriers[1:-1]:
+    for position in barriers(blueprint)[1:-1]:
         across = examine(blueprint, Span(position - 1, position + 1))
         why = across.why if isinstance(across, Illegal) else ""
         rows.append({"position": position, "why": why})

@@ -1,6 +1,6 @@
 """Random plans on known networks: linearized against merged, float64 and float32.
 
-    python -m experiments.zoo.zoo experiments/zoo/zoo.csv [--plans 20]
+    python -m experiments.zoo.zoo experiments/zoo/zoo.csv
 
 Weights are random; the norms of each linearized network get random affine parameters and
 statistics near their own (`randomise`). One line per network
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dpcompress.blueprint import candidates, keep_everything, legal_spans
+from dpcompress.blueprint import barriers, candidates, keep_everything, legal_spans
 from dpcompress.errors import DpcompressError
 from dpcompress.graph import linearize, merge_unchecked, trace
 from dpcompress.models import load_model
@@ -112,7 +112,7 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
     return {
         "layers": blueprint.depth,
         "chains": len(blueprint.chains),
-        "barriers": len(blueprint.barriers) - 2,
+        "barriers": len(barriers(blueprint)) - 2,
         "legal_spans": len(legal_spans(blueprint)),
         "candidates": len(candidates(blueprint)),
         "plans": plans,
@@ -126,7 +126,8 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--plans", type=int, default=20)
+    parser.add_argument("--plans", type=int, default=20, help="at 63x95")
+    parser.add_argument("--usual-plans", type=int, default=5, help="at the usual size")
     arguments = parser.parse_args()
     done = set()
     if arguments.output.exists():
@@ -142,7 +143,8 @@ def main() -> None:
         size = "x".join(map(str, shape))
         if (spec, size) in done:
             continue
-        row = {"network": spec, "input": size, **examine(spec, shape, arguments.plans)}
+        plans = arguments.plans if shape == ODD else arguments.usual_plans
+        row = {"network": spec, "input": size, **examine(spec, shape, plans)}
         with open(arguments.output, "a", newline="") as file:
             csv.DictWriter(file, FIELDS).writerow(row)
         print(row, flush=True)

@@ -111,7 +111,8 @@ class Chain(nn.Module):
         channels = draw(st.sampled_from([2, 4, 6]))
         self.inputs = channels
         layers: list[nn.Module] = []
-        for _ in range(draw(st.integers(2, 5))):
+        channels = self._conv(layers, channels)
+        for _ in range(draw(st.integers(1, 4))):
             channels = self._block(layers, channels)
         self.body = nn.Sequential(*layers)
         del self.draw

@@ -16,7 +16,8 @@ from torchvision.models.vgg import make_layers
 
 def vgg_bn():
     features = make_layers([32, 32, "M", 64, 64, "M"], batch_norm=True)
-    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
+    return nn.Sequential(features, *head)
 """
 
 
