@@ -1,7 +1,15 @@
 """Latency tables: spans → unique ops → ONNX graphs → measurements, kept and reused."""
 
 from dpcompress.latency.networks import bench_networks
+from dpcompress.latency.remote import pack_runner, table_from_results, write_bundle
 from dpcompress.latency.store import Store
 from dpcompress.latency.table import profile
 
-__all__ = ["Store", "bench_networks", "profile"]
+__all__ = [
+    "Store",
+    "bench_networks",
+    "pack_runner",
+    "profile",
+    "table_from_results",
+    "write_bundle",
+]

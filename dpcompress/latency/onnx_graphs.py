@@ -22,6 +22,8 @@ OPSET = 17
 IR_VERSION = 8
 """The newest that TensorRT 8.5 reads."""
 
+_PERIOD = 4093
+
 
 class Graph:
     """An ONNX graph under construction; methods add nodes and return tensor names."""
@@ -54,12 +56,18 @@ class Graph:
         return self.constant(np.array(value, dtype=np.float32))
 
     def random(self, *shape: int) -> str:
-        return self.constant(self._rng.standard_normal(shape, dtype=np.float32))
+        return self.constant(self._normal(*shape))
+
+    def _normal(self, *shape: int) -> np.ndarray:
+        """Standard normal values that repeat after a prime number of them: no filter is
+        another one's copy, yet a bundle of many large graphs stays small."""
+        values = self._rng.standard_normal(_PERIOD, dtype=np.float32)
+        return np.resize(values, shape)
 
     def conv(self, source: str, conv: ConvSpec) -> str:
         per_group = conv.in_channels // conv.groups
         shape = (conv.out_channels, per_group, *conv.kernel)
-        weight = self._rng.standard_normal(shape, dtype=np.float32)
+        weight = self._normal(*shape)
         weight /= np.sqrt(per_group * conv.kernel[0] * conv.kernel[1])
         inputs = [source, self.constant(weight)]
         if conv.bias:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from dpcompress.errors import BadInput
-from dpcompress.files import canonical_json, digest
+from dpcompress.errors import BadInput, BadTable
+from dpcompress.files import canonical_json, digest, write_text
 from dpcompress.runner import Measurement
+from dpcompress.runner.results import NUMBERS, measurement_of
 
 _VERSION = 1
-_NUMBERS = ("median_ms", "p90_ms", "spread_ms", "error_ms", "samples", "disturbed")
+_EXPORT = "dpcompress measurements 1"
+_COLUMNS = ("subject", "engine", "batch", "date", *NUMBERS)
+
+
+def default_path() -> Path:
+    """The user's own store: DPCOMPRESS_STORE, or a file in the platform's cache."""
+    named = os.environ.get("DPCOMPRESS_STORE")
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        cache = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        cache = "~/Library/Caches"
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "dpcompress" / "measurements.sqlite"
 
 
 def measurement_key(subject: str, identity: Mapping[str, str], batch: int) -> str:
@@ -64,7 +82,7 @@ class Store:
         self, subject: str, identity: Mapping[str, str], batch: int
     ) -> Measurement | None:
         """What was measured for exactly this, without its windows; None if nothing."""
-        columns = ", ".join(_NUMBERS)
+        columns = ", ".join(NUMBERS)
         query = f"SELECT {columns} FROM measurements WHERE key = ?"
         key = measurement_key(subject, identity, batch)
         try:
@@ -81,25 +99,57 @@ class Store:
         measurement: Measurement,
     ) -> None:
         """Keep a measurement, in place of an earlier one of the same."""
-        row = (
-            measurement_key(subject, identity, batch),
-            subject,
-            canonical_json(dict(identity)),
-            batch,
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            *(getattr(measurement, name) for name in _NUMBERS),
-        )
-        marks = ", ".join("?" * len(row))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._put([_row(subject, identity, batch, now, measurement)])
+
+    def _put(self, rows: list[tuple[object, ...]]) -> None:
+        marks = ", ".join("?" * (1 + len(_COLUMNS)))
         try:
             with self._database:
                 query = f"INSERT OR REPLACE INTO measurements VALUES ({marks})"
-                self._database.execute(query, row)
+                self._database.executemany(query, rows)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Everything, as plain data: subject, engine (its identity), batch, date and the
+        numbers of the measurement."""
+        query = f"SELECT {', '.join(_COLUMNS)} FROM measurements ORDER BY engine, key"
+        try:
+            for row in self._database.execute(query):
+                found = dict(zip(_COLUMNS, row, strict=True))
+                yield found | {"engine": json.loads(found["engine"])}
+        except (sqlite3.Error, ValueError) as error:
+            raise self._unusable(error) from error
+
+    def export(self, path: str | os.PathLike[str]) -> int:
+        """Write everything as JSON lines; returns how many measurements that is."""
+        lines = [json.dumps(row) for row in self.rows()]
+        write_text(path, "\n".join([json.dumps({"format": _EXPORT}), *lines]) + "\n")
+        return len(lines)
+
+    def include(self, path: str | os.PathLike[str]) -> int:
+        """Take what `export` wrote, all or nothing; of the same measurement made twice
+        the later one stays. Returns how many were new or later.
+
+        Raises:
+            BadTable: not such a file; says which line.
+        """
+        rows = _exported(Path(path))
+        try:
+            known = dict(self._database.execute("SELECT key, date FROM measurements"))
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        later = [row for row in rows if known.get(row[0], "") < str(row[4])]
+        self._put(later)
+        return len(later)
+
     def __len__(self) -> int:
         query = "SELECT count(*) FROM measurements"
-        return int(self._database.execute(query).fetchone()[0])
+        try:
+            return int(self._database.execute(query).fetchone()[0])
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         self._database.close()
@@ -116,7 +166,57 @@ class Store:
         self.close()
 
     def _unusable(self, error: Exception) -> BadInput:
+        if "disk is full" in str(error):
+            remedy = "Free some space and go on: what was measured is kept."
+        else:
+            remedy = "Name another file, or delete this one to measure afresh."
         return BadInput(
-            f"{self.path}: the store of measurements cannot be used: {error}.",
-            "Name another file, or delete this one to measure afresh.",
+            f"{self.path}: the store of measurements cannot be used: {error}.", remedy
         )
+
+
+def _row(
+    subject: str,
+    identity: Mapping[str, str],
+    batch: int,
+    date: str,
+    measurement: Measurement,
+) -> tuple[object, ...]:
+    return (
+        measurement_key(subject, identity, batch),
+        subject,
+        canonical_json(dict(identity)),
+        batch,
+        date,
+        *(getattr(measurement, name) for name in NUMBERS),
+    )
+
+
+def _exported(path: Path) -> list[tuple[object, ...]]:
+    remedy = "Name a file that `dpcompress store export` wrote."
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadTable(f"cannot be read: {error}.", remedy, path=path) from error
+    rows: list[tuple[object, ...]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found = json.loads(line)
+            if number == 1 and found["format"] == _EXPORT:
+                continue
+            date = datetime.fromisoformat(found["date"]).astimezone(UTC)
+            rows.append(
+                _row(
+                    str(found["subject"]),
+                    {str(k): str(v) for k, v in found["engine"].items()},
+                    int(found["batch"]),
+                    date.isoformat(timespec="seconds"),
+                    measurement_of(found),
+                )
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            fault = f"the line has a fault: {error!r}."
+            raise BadTable(fault, remedy, path=path, row=number) from error
+    if not lines:
+        raise BadTable("the file is empty.", remedy, path=path)
+    return rows

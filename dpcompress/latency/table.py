@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any
 
 import pandas as pd
 
-from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
+from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import digest
-from dpcompress.latency.frames import (
-    FrameCosts,
-    empty_graph,
-    frame_graph,
-    frame_sources,
-    framed_graph,
-)
-from dpcompress.latency.onnx_graphs import plain_graph
-from dpcompress.latency.ops import (
-    Source,
-    Step,
-    TimedOp,
-    activation_is_free,
-    span_op,
-)
+from dpcompress.latency.frames import FrameCosts, frame_sources
 from dpcompress.latency.store import Store
+from dpcompress.latency.workload import (
+    EMPTY,
+    METHOD,
+    Job,
+    SpanOps,
+    anchor_graph,
+    frame_name,
+    is_op,
+    jobs,
+    network_name,
+    span_ops,
+)
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     OPS,
     Engine,
     Measurement,
     Sampling,
+    Session,
     Subject,
     measure,
     open_engine,
 )
 from dpcompress.tables import LatencyTable
-
-METHOD = "framed-1"
-"""Names the way of timing an op; part of the key of everything measured."""
 
 
 def profile(
@@ -70,118 +64,73 @@ def profile(
         BadInput: the engine rejects the original network or one of its own layers.
     """
     opened = open_engine(engine, threads=threads, precision=precision)
-    ops = _ops(blueprint)
-    work = _Work(opened, batch, Store() if store is None else store)
-    work.add(f"network {digest(original)}", lambda: original, 0)
-    work.add("empty", partial(empty_graph, batch), 0)
-    for op in {op.signature: op for op in ops.values()}.values():
-        work.add_op(op)
-    times = work.run(sampling, progress)
-    e2e = times[f"network {digest(original)}"]
-    rows = _rows(blueprint, ops, times, work.rejected)
-    return _table(blueprint, rows, e2e, opened, batch, work.rejected)
-
-
-def _ops(blueprint: Blueprint) -> dict[tuple[Span, bool | None], TimedOp]:
-    """(span, act_stop) → its op; act_stop None where one op stands for both."""
-    found: dict[tuple[Span, bool | None], TimedOp] = {}
-    for span, merged in candidates(blueprint).items():
-        bare, closed = (span_op(blueprint, merged, flag) for flag in (False, True))
-        if bare == closed or activation_is_free(closed):
-            found[span, None] = closed
+    identity = {**opened.identity, "method": METHOD}
+    kept = Store() if store is None else store
+    ops = span_ops(blueprint)
+    times: dict[str, Measurement] = {}
+    rejected: dict[str, BadInput] = {}
+    missing = []
+    for subject, job in jobs(ops, original, batch).items():
+        known = kept.get(subject, identity, batch)
+        if known is None:
+            missing.append(Subject(subject, _loader(opened, job), job.bytes))
         else:
-            found[span, False], found[span, True] = bare, closed
-    return found
+            times[subject] = known
+    if missing:
+        times |= measure(
+            missing,
+            sampling,
+            anchor=Subject("anchor", lambda: opened.load(anchor_graph())),
+            rejected=rejected.__setitem__,
+            done=lambda subject, time: kept.put(subject, identity, batch, time),
+            progress=progress,
+        )
+    name = network_name(original)
+    return build_table(blueprint, ops, times, rejected, name, opened.identity, batch)
 
 
-class _Work:
-    """Graphs to time, by subject; those that the store knows are not timed again."""
-
-    def __init__(self, engine: Engine, batch: int, store: Store) -> None:
-        self.engine, self.batch, self.store = engine, batch, store
-        self.identity = {**engine.identity, "method": METHOD}
-        self.subjects: dict[str, Subject] = {}
-        self.times: dict[str, Measurement] = {}
-        self.rejected: dict[str, BadInput] = {}
-
-    def add(self, subject: str, graph: Callable[[], bytes], size: int) -> None:
-        """`size`: rough memory of the session, in bytes."""
-        if subject in self.subjects or subject in self.times:
-            return
-        known = self.store.get(subject, self.identity, self.batch)
-        if known is not None:
-            self.times[subject] = known
-        else:
-            load = _loader(self.engine, graph)
-            self.subjects[subject] = Subject(subject, load, size)
-
-    def add_op(self, op: TimedOp) -> None:
-        batch = self.batch
-        self.add(op.signature, partial(framed_graph, op, batch), _bytes(op, batch))
-        for source in frame_sources(op):
-            for count in (1, 2):
-                graph = partial(frame_graph, source, count, batch)
-                size = 8 * batch * math.prod(source.shape)
-                self.add(_frame_name(source, count), graph, size)
-
-    def run(self, sampling: Sampling, progress: Progress) -> dict[str, Measurement]:
-        def keep(subject: str, measurement: Measurement) -> None:
-            self.store.put(subject, self.identity, self.batch, measurement)
-
-        def reject(subject: str, error: BadInput) -> None:
-            self.rejected[subject] = error
-
-        if self.subjects:
-            self.times |= measure(
-                list(self.subjects.values()),
-                sampling,
-                anchor=Subject("anchor", lambda: self.engine.load(_anchor())),
-                rejected=reject,
-                done=keep,
-                progress=progress,
-            )
-        for subject, error in self.rejected.items():
-            if " > " not in subject:
-                raise error
-        return self.times
+def _loader(engine: Engine, job: Job) -> Callable[[], Session]:
+    return lambda: engine.load(job.graph())
 
 
-def _loader(engine: Engine, graph: Callable[[], bytes]) -> Callable[[], Any]:
-    return lambda: engine.load(graph())
+def build_table(
+    blueprint: Blueprint,
+    ops: SpanOps,
+    times: Mapping[str, Measurement],
+    rejected: Mapping[str, BadInput],
+    original: str,
+    identity: Mapping[str, str],
+    batch: int,
+) -> LatencyTable:
+    """The table of measurements, wherever they were made.
 
+    Args:
+        ops: `span_ops(blueprint)`.
+        times, rejected: by subject, of all of `jobs(...)`.
+        original: the subject that is the original network.
+        identity: of the engine.
 
-def _frame_name(source: Source, consumers: int) -> str:
-    return f"frame {source.label} to {consumers}"
-
-
-def _anchor() -> bytes:
-    """A conv that keeps all cores busy for some tenths of a millisecond."""
-    shape = (64, 28, 28)
-    conv = ConvSpec(
-        in_channels=64, out_channels=64, kernel=(3, 3), padding=((1, 1), (1, 1))
-    )
-    return plain_graph(
-        TimedOp((Source(shape),), (Step("conv", (0,), shape, conv=conv),)), 1
-    )
-
-
-def _bytes(op: TimedOp, batch: int) -> int:
-    shapes = [*(s.shape for s in op.sources), *(s.shape for s in op.steps)]
-    weights = sum(step.conv.weights for step in op.steps if step.conv)
-    return 4 * (batch * sum(map(math.prod, shapes)) + 2 * weights)
+    Raises:
+        BadInput: what no table can do without was rejected.
+    """
+    for subject, error in rejected.items():
+        if not is_op(subject):
+            raise error
+    rows = _rows(blueprint, ops, times, rejected)
+    return _table(blueprint, rows, times[original], identity, batch, len(rejected))
 
 
 def _rows(
     blueprint: Blueprint,
-    ops: dict[tuple[Span, bool | None], TimedOp],
-    times: dict[str, Measurement],
-    rejected: dict[str, BadInput],
+    ops: SpanOps,
+    times: Mapping[str, Measurement],
+    rejected: Mapping[str, BadInput],
 ) -> pd.DataFrame:
     labels = {s.label: s for op in ops.values() for s in frame_sources(op)}
     once, twice = (
-        {k: times[_frame_name(s, n)].median_ms for k, s in labels.items()} for n in (1, 2)
+        {k: times[frame_name(s, n)].median_ms for k, s in labels.items()} for n in (1, 2)
     )
-    frames = FrameCosts(times["empty"].median_ms, once, twice)
+    frames = FrameCosts(times[EMPTY].median_ms, once, twice)
     rows = []
     for (span, flag), op in ops.items():
         if op.signature in rejected:
@@ -217,14 +166,14 @@ def _table(
     blueprint: Blueprint,
     rows: pd.DataFrame,
     e2e: Measurement,
-    engine: Engine,
+    identity: Mapping[str, str],
     batch: int,
-    rejected: dict[str, BadInput],
+    rejected: int,
 ) -> LatencyTable:
     singles_ms = math.fsum(original_rows(blueprint, rows)["latency_ms"])
     limits = blueprint.limits
     header: dict[str, object] = {
-        **engine.identity,
+        **identity,
         "batch": batch,
         "input": "x".join(map(str, blueprint.input)),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -238,7 +187,7 @@ def _table(
         "fixed_ms": round(max(e2e.median_ms - singles_ms, 0.0), 6),
     }
     if rejected:
-        header["rejected_ops"] = len(rejected)
+        header["rejected_ops"] = rejected
     return LatencyTable(rows, {key: str(value) for key, value in header.items()})
 
 

@@ -2,12 +2,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dpcompress.errors import BadInput
 from dpcompress.latency import Store
+from dpcompress.latency.store import default_path
 from dpcompress.runner import Measurement
 
 TIME = Measurement.of([1.0, 1.25, 1.5], disturbed=4)
@@ -63,3 +65,85 @@ def test_refuses_what_is_no_store(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=path.name):
             Store(path)
     assert garbage.stat().st_size == 4100
+
+
+def test_export_and_import_move_everything(tmp_path: Path) -> None:
+    lines = tmp_path / "all.jsonl"
+    with Store(tmp_path / "a.sqlite") as store:
+        for i in range(3):
+            store.put(f"conv{i}", ENGINE, i, Measurement.of([1.0 + i]))
+        assert store.export(lines) == 3
+    with Store(tmp_path / "b.sqlite") as store:
+        assert store.include(lines) == 3
+        assert store.include(lines) == 0
+        found = store.get("conv2", ENGINE, 2)
+        assert found is not None and found.median_ms == 3.0
+        assert {row["subject"] for row in store.rows()} == {"conv0", "conv1", "conv2"}
+
+
+def test_import_keeps_the_later_measurement(tmp_path: Path) -> None:
+    lines = tmp_path / "all.jsonl"
+    with Store(tmp_path / "a.sqlite") as store:
+        store.put("conv", ENGINE, 1, Measurement.of([1.0]))
+        store.export(lines)
+        text = lines.read_text()
+        year = str(datetime.now(UTC).year)
+        for date, wanted in (("1999", 1.0), ("2999", 5.0)):
+            other = text.replace(f'"{year}-', f'"{date}-').replace("1.0", "5.0")
+            lines.write_text(other)
+            store.include(lines)
+            found = store.get("conv", ENGINE, 1)
+            assert found is not None and found.median_ms == wanted
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "7", '{"subject": "x"}', '{"format": "other"}', "\x00"]
+)
+def test_a_damaged_import_changes_nothing_and_names_the_line(
+    tmp_path: Path, damage: str
+) -> None:
+    lines = tmp_path / "all.jsonl"
+    with Store() as store:
+        store.put("conv", ENGINE, 1, TIME)
+        store.export(lines)
+    lines.write_text(lines.read_text() + damage + "\n")
+    with Store() as store:
+        with pytest.raises(BadInput, match=r"all\.jsonl, line 3"):
+            store.include(lines)
+        assert len(store) == 0
+
+
+def test_a_store_that_is_damaged_inside_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    with Store(path) as store:
+        for i in range(500):
+            store.put(f"op{i}", ENGINE, 1, TIME)
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xa5" * (len(data) - 4096)
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=r"times\.sqlite"), Store(path) as store:
+        list(store.rows())
+
+
+def test_a_full_disk_is_told_and_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    with Store(path) as store:
+        store.put("op", ENGINE, 1, TIME)
+        pages = store._database.execute("PRAGMA page_count").fetchone()[0]
+        store._database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(BadInput, match="full.*Free some space"):
+            for i in range(500):
+                store.put(f"op{i}", ENGINE, 1, TIME)
+    with Store(path) as store:
+        assert store.get("op", ENGINE, 1) == TIME
+
+
+def test_the_default_store_is_the_users(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DPCOMPRESS_STORE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert default_path() == tmp_path / "dpcompress" / "measurements.sqlite"
+    monkeypatch.setenv("DPCOMPRESS_STORE", str(tmp_path / "mine"))
+    assert default_path() == tmp_path / "mine"

@@ -1,0 +1,125 @@
+"""Measuring on another machine: a bundle goes there, its results come back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipapp
+import zipfile
+from pathlib import Path
+
+import dpcompress
+from dpcompress.blueprint import Blueprint
+from dpcompress.errors import BadInput
+from dpcompress.files import replacing
+from dpcompress.latency.table import build_table
+from dpcompress.latency.workload import (
+    METHOD,
+    anchor_graph,
+    jobs,
+    network_name,
+    span_ops,
+)
+from dpcompress.progress import Progress, silent
+from dpcompress.runner.bundle import FORMAT, MANIFEST
+from dpcompress.runner.results import read_results
+from dpcompress.tables import LatencyTable
+
+_ANCHOR = "anchor.onnx"
+
+
+def write_bundle(
+    blueprint: Blueprint,
+    path: str | os.PathLike[str],
+    *,
+    original: bytes,
+    batch: int = 1,
+    progress: Progress = silent,
+) -> int:
+    """Write all that `profile` would time into one zip; returns the number of graphs.
+
+    Same arguments, same bytes. Arguments as of `profile`.
+    """
+    work = jobs(span_ops(blueprint), original, batch)
+    graphs = [
+        {"subject": subject, "file": f"graphs/{i:04}.onnx", "bytes": job.bytes}
+        for i, (subject, job) in enumerate(work.items())
+    ]
+    about = {
+        "method": METHOD,
+        "batch": batch,
+        "blueprint": blueprint.digest,
+        "original": network_name(original),
+    }
+    manifest = {"format": FORMAT, "about": about, "anchor": _ANCHOR, "graphs": graphs}
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as bundle:
+        _add(bundle, MANIFEST, json.dumps(manifest, indent=1).encode())
+        _add(bundle, _ANCHOR, anchor_graph())
+        for i, (graph, job) in enumerate(zip(graphs, work.values(), strict=True), 1):
+            _add(bundle, str(graph["file"]), job.graph())
+            progress(i, len(graphs), str(graph["subject"]))
+    return len(graphs)
+
+
+def _add(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
+    undated = zipfile.ZipInfo(name)
+    bundle.writestr(undated, data, zipfile.ZIP_DEFLATED, compresslevel=1)
+
+
+def table_from_results(
+    blueprint: Blueprint, path: str | os.PathLike[str]
+) -> LatencyTable:
+    """The table that `profile` would have made on the machine of the results.
+
+    Raises:
+        BadInput: the results are of another network, or not complete.
+    """
+    results = read_results(path)
+    about = results.header
+    try:
+        made_for = {key: about[key] for key in ("blueprint", "method")}
+        engine, batch, original = about["engine"], int(about["batch"]), about["original"]
+        identity = {str(key): str(value) for key, value in engine.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(
+            f"{path}, line 1: the header has a fault: {error!r}.", "Run the runner again."
+        ) from error
+    if made_for != {"blueprint": blueprint.digest, "method": METHOD}:
+        raise BadInput(
+            f"{path} holds results of another network, input size or version.",
+            "Give the model and --input that the bundle was made with.",
+        )
+    ops = span_ops(blueprint)
+    needed = {*jobs(ops, b"", batch)} - {network_name(b"")} | {str(original)}
+    missing = needed - results.times.keys() - results.rejected.keys()
+    if missing:
+        raise BadInput(
+            f"{path} lacks {len(missing)} of {len(needed)} graphs.",
+            "Run the same command of the runner again: it goes on where it was.",
+        )
+    return build_table(
+        blueprint, ops, results.times, results.rejected, str(original), identity, batch
+    )
+
+
+def pack_runner(path: str | os.PathLike[str]) -> None:
+    """Write the runner as one file, for `python FILE bundle.zip -o results.jsonl`."""
+    package = Path(dpcompress.__file__).parent
+    with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
+        there = Path(folder) / package.name
+        shutil.copytree(package / "runner", there / "runner", ignore=_only_sources)
+        for name in ("__init__.py", "errors.py"):
+            shutil.copyfile(package / name, there / name)
+        zipapp.create_archive(
+            folder,
+            temporary,
+            interpreter="/usr/bin/env python3",
+            main="dpcompress.runner.__main__:main",
+            compressed=True,
+        )
+
+
+def _only_sources(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".py")]

@@ -1,0 +1,99 @@
+"""What must be timed for a latency table: graphs by name, independent of any engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
+from dpcompress.files import digest
+from dpcompress.latency.frames import (
+    empty_graph,
+    frame_graph,
+    frame_sources,
+    framed_graph,
+)
+from dpcompress.latency.onnx_graphs import plain_graph
+from dpcompress.latency.ops import (
+    Source,
+    Step,
+    TimedOp,
+    activation_is_free,
+    span_op,
+)
+
+METHOD = "framed-1"
+"""Names the way of timing an op; part of the key of everything measured."""
+
+EMPTY = "empty"
+
+SpanOps = dict[tuple[Span, bool | None], TimedOp]
+
+
+@dataclass(frozen=True)
+class Job:
+    """`graph` makes the ONNX bytes; `bytes`: rough memory of the session."""
+
+    graph: Callable[[], bytes]
+    bytes: int = 0
+
+
+def span_ops(blueprint: Blueprint) -> SpanOps:
+    """(span, act_stop) → its op; act_stop None where one op stands for both."""
+    found: SpanOps = {}
+    for span, merged in candidates(blueprint).items():
+        bare, closed = (span_op(blueprint, merged, flag) for flag in (False, True))
+        if bare == closed or activation_is_free(closed):
+            found[span, None] = closed
+        else:
+            found[span, False], found[span, True] = bare, closed
+    return found
+
+
+def jobs(ops: SpanOps, original: bytes, batch: int) -> dict[str, Job]:
+    """Subject → job: the original network, an empty graph, every unique op in its frame,
+    and the frames."""
+    found = {
+        network_name(original): Job(lambda: original),
+        EMPTY: Job(partial(empty_graph, batch)),
+    }
+    for op in {op.signature: op for op in ops.values()}.values():
+        found[op.signature] = Job(partial(framed_graph, op, batch), _bytes(op, batch))
+        for source in frame_sources(op):
+            for count in (1, 2):
+                graph = partial(frame_graph, source, count, batch)
+                size = 8 * batch * math.prod(source.shape)
+                found[frame_name(source, count)] = Job(graph, size)
+    return found
+
+
+def is_op(subject: str) -> bool:
+    """Whether a subject is an op: without any other one there is no table."""
+    return " > " in subject
+
+
+def network_name(onnx: bytes) -> str:
+    return f"network {digest(onnx)}"
+
+
+def frame_name(source: Source, consumers: int) -> str:
+    return f"frame {source.label} to {consumers}"
+
+
+def anchor_graph() -> bytes:
+    """A conv that keeps all cores busy for some tenths of a millisecond."""
+    shape = (64, 28, 28)
+    conv = ConvSpec(
+        in_channels=64, out_channels=64, kernel=(3, 3), padding=((1, 1), (1, 1))
+    )
+    return plain_graph(
+        TimedOp((Source(shape),), (Step("conv", (0,), shape, conv=conv),)), 1
+    )
+
+
+def _bytes(op: TimedOp, batch: int) -> int:
+    shapes = [*(s.shape for s in op.sources), *(s.shape for s in op.steps)]
+    weights = sum(step.conv.weights for step in op.steps if step.conv)
+    return 4 * (batch * sum(map(math.prod, shapes)) + 2 * weights)

@@ -1,0 +1,101 @@
+"""``python -m dpcompress.runner``: times a bundle on a machine with numpy and one engine.
+
+Valid on Python 3.8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from functools import partial
+from typing import List, Optional
+
+from dpcompress.errors import DpcompressError
+from dpcompress.runner.bundle import Bundle
+from dpcompress.runner.engine import ENGINES, open_engine
+from dpcompress.runner.results import Journal
+from dpcompress.runner.sampling import OPS, Sampling, Subject, measure
+
+
+def time_bundle(
+    bundle: Bundle,
+    output: str,
+    *,
+    engine: str = "onnxruntime",
+    threads: Optional[int] = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+    sampling: Sampling = OPS,
+) -> int:
+    """Time what `output` does not hold yet; returns how many graphs that was.
+
+    Raises:
+        EngineUnavailable: no such engine, precision or device here.
+        BadInput: a damaged bundle, or `output` is of another run or cannot be written.
+    """
+    opened = open_engine(engine, threads=threads, precision=precision, device=device)
+
+    def subject(name: str, file: str, size: int) -> Subject:
+        return Subject(name, lambda: opened.load(bundle.graph(file)), size)
+
+    header = {**bundle.about, "bundle": bundle.digest, "engine": opened.identity}
+    with Journal(output, header) as journal:
+        known = {*journal.found.times, *journal.found.rejected}
+        missing = [subject(*e) for e in bundle.entries if e.subject not in known]
+        if missing:
+            measure(
+                missing,
+                sampling,
+                anchor=subject("anchor", bundle.anchor, 0),
+                rejected=journal.reject,
+                done=journal.put,
+                progress=partial(_say, time.monotonic()),
+            )
+    return len(missing)
+
+
+_said = 0.0
+
+
+def _say(began: float, done: int, total: int, note: str) -> None:
+    global _said
+    now = time.monotonic()
+    if done == total or now - _said >= 10:
+        _said = now
+        sys.stderr.write(f"{done}/{total} graphs, {now - began:.0f} s\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dpcompress.runner",
+        description="Time the graphs of a bundle on this machine. What was cut off is "
+        "resumed: run the same command again.",
+    )
+    parser.add_argument("bundle", help="made by: dpcompress profile MODEL --bundle FILE")
+    parser.add_argument(
+        "-o", "--output", required=True, help="results (JSON lines), for --results"
+    )
+    parser.add_argument("--engine", default="onnxruntime", help=", ".join(ENGINES))
+    parser.add_argument("--threads", type=int, help="default: all cores")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    """Exits with the code of the error, if any: see `dpcompress.errors`."""
+    options = vars(_parser().parse_args(arguments))
+    output = options.pop("output")
+    try:
+        count = time_bundle(Bundle(options.pop("bundle")), output, **options)
+    except DpcompressError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(f"{output}: {count} graphs timed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Results of a bundle: JSON lines, a header and one line per graph. Valid on Python 3.8.
+
+A line is written as soon as its graph is finished, so that a killed run goes on where it
+was. A last line without its end was cut off: it is ignored, and measured again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from types import TracebackType
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, Union
+
+from dpcompress.errors import BadInput, BadTable
+from dpcompress.runner.sampling import Measurement
+
+FORMAT = "dpcompress results 1"
+NUMBERS = ("median_ms", "p90_ms", "spread_ms", "error_ms", "samples", "disturbed")
+
+Path = Union[str, "os.PathLike[str]"]
+
+
+class Results(NamedTuple):
+    """header: `about` of the bundle, its digest, and the engine's identity."""
+
+    header: Dict[str, Any]
+    times: Dict[str, Measurement]
+    rejected: Dict[str, BadInput]
+
+
+def read_results(path: Path) -> Results:
+    """Read a results file, finished or not.
+
+    Raises:
+        BadTable: not such a file; says which line.
+    """
+    lines, _ = _whole_lines(path)
+    if not lines:
+        raise BadTable("there are no results.", "Run the runner.", path=path)
+    header = _parsed(path, 1, lines[0])
+    if header.get("format") != FORMAT:
+        fault = "this is not a file of results."
+        raise BadTable(fault, "Name what the runner wrote.", path=path, row=1)
+    times, rejected = {}, {}
+    for row, line in enumerate(lines[1:], 2):
+        found = _parsed(path, row, line)
+        try:
+            subject = str(found["subject"])
+            if "rejected" in found:
+                rejected[subject] = BadInput(str(found["rejected"]), str(found["remedy"]))
+            else:
+                times[subject] = measurement_of(found)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _faulty(path, row, repr(error)) from error
+    return Results(header, times, rejected)
+
+
+def measurement_of(found: Dict[str, Any]) -> Measurement:
+    """The measurement in an object that holds its `NUMBERS`.
+
+    Raises:
+        KeyError, TypeError, ValueError: a number is missing, or not one that can be.
+    """
+    median, p90, spread, error = (float(found[name]) for name in NUMBERS[:4])
+    samples, disturbed = (int(found[name]) for name in NUMBERS[4:])
+    if not 0 < median < float("inf") or not 0 <= spread < float("inf") or samples < 1:
+        raise ValueError("a time is not a positive number")
+    return Measurement(median, p90, spread, error, samples, disturbed)
+
+
+class Journal:
+    """Appends to a results file; goes on with one that has the same header.
+
+    Raises:
+        BadInput: the file holds results of something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, header: Dict[str, Any]) -> None:
+        self.path = str(path)
+        header = {"format": FORMAT, **header}
+        kept = 0
+        self.found = Results(header, {}, {})
+        if os.path.exists(self.path):
+            lines, kept = _whole_lines(path)
+            if lines:
+                self.found = read_results(path)
+        if self.found.header != header:
+            other = sorted(
+                key
+                for key in {*header, *self.found.header}
+                if header.get(key) != self.found.header.get(key)
+            )
+            raise BadInput(
+                f"{self.path} holds results of another run ({', '.join(other)} differ).",
+                "Name another file for these.",
+            )
+        try:
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (see close)
+            self._file.truncate(kept)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not kept:
+            self._write(header)
+
+    def put(self, subject: str, measurement: Measurement) -> None:
+        numbers = {name: getattr(measurement, name) for name in NUMBERS}
+        self._write({"subject": subject, **numbers})
+
+    def reject(self, subject: str, error: BadInput) -> None:
+        self._write(
+            {"subject": subject, "rejected": error.message, "remedy": error.remedy}
+        )
+
+    def _write(self, value: Dict[str, Any]) -> None:
+        line = json.dumps(value).encode() + b"\n"
+        try:
+            if self._file.write(line) < len(line):  # the next byte would tell why
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> BadInput:
+        return BadInput(
+            f"{self.path} cannot be written: {error.strerror}.",
+            "Free some space or choose another folder; what is finished is kept.",
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+def _whole_lines(path: Path) -> Tuple[Tuple[str, ...], int]:
+    """The lines that were written to their end, and how many bytes they are."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        kept = data.rfind(b"\n") + 1
+        return tuple(data[:kept].decode().splitlines()), kept
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise _faulty(path, data[: error.start].count(b"\n") + 1, "no text") from error
+
+
+def _parsed(path: Path, row: int, line: str) -> Dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise _faulty(path, row, "it is not JSON") from error
+    if not isinstance(found, dict):
+        raise _faulty(path, row, "it is not an object")
+    return found
+
+
+def _faulty(path: Path, row: int, why: str) -> BadTable:
+    remedy = "Delete the line, to measure it again, and run the runner once more."
+    return BadTable(f"the line has a fault: {why}.", remedy, path=path, row=row)
