@@ -1,0 +1,104 @@
+"""A table put to the test: whole merged networks are built and measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch import nn
+
+from dpcompress.blueprint import Blueprint, Plan
+from dpcompress.exporters import export_onnx
+from dpcompress.files import write_bytes, write_text
+from dpcompress.graph import linearize, merge_unchecked
+from dpcompress.latency import bench_networks
+from dpcompress.latency.fidelity import CheckRun, Fidelity, spread_plans
+from dpcompress.progress import Progress, silent
+from dpcompress.report.figure import CHOSEN, KEPT, to_png
+from dpcompress.runner import NETWORKS, Sampling
+from dpcompress.tables import LatencyTable
+
+_SECONDS_EACH = 4.0
+
+
+def merged_onnx(network: nn.Module, plan: Plan, batch: int) -> bytes:
+    """The merged network of `plan` as ONNX, without fine-tuning: for its latency."""
+    assert plan.input is not None
+    merged = merge_unchecked(linearize(network, plan)).float()
+    return export_onnx(merged, plan.input, batch)
+
+
+def check_table(
+    network: nn.Module,
+    blueprint: Blueprint,
+    latency: LatencyTable,
+    count: int,
+    *,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    progress: Progress = silent,
+) -> Fidelity:
+    """Build `count` merged networks, evenly spread in predicted latency, and measure them
+    interleaved on the engine, batch and threads that `latency` was made with.
+
+    Raises:
+        EngineUnavailable: that engine is not here.
+    """
+    header = latency.header
+    plans = spread_plans(blueprint, latency, count, seed)
+    networks = {}
+    for done, plan in enumerate(plans):
+        progress(done, len(plans), "build")
+        networks[str(done)] = merged_onnx(network, plan, int(header["batch"]))
+    longest = NETWORKS.max_seconds + _SECONDS_EACH * len(plans)
+    times = bench_networks(
+        networks,
+        engine=header["engine"],
+        threads=int(header["threads"]),
+        precision=header["precision"],
+        sampling=sampling or replace(NETWORKS, max_seconds=longest),
+        progress=progress,
+    )
+    return Fidelity(
+        tuple(
+            CheckRun(plan.boundaries, plan.latency_ms or 0.0, t.median_ms, t.spread_ms)
+            for plan, t in zip(plans, times.values(), strict=True)
+        )
+    )
+
+
+def write_check(fidelity: Fidelity, table: Path) -> tuple[Path, Path]:
+    """Write TABLE.check.json and TABLE.check.png beside the table; returns both paths."""
+    data, picture = (table.with_suffix(f".check.{kind}") for kind in ("json", "png"))
+    write_text(data, json.dumps(fidelity.to_data(), indent=1) + "\n")
+    write_bytes(picture, plot_fidelity(fidelity))
+    return data, picture
+
+
+def plot_fidelity(fidelity: Fidelity) -> bytes:
+    """Predicted against measured time, as PNG; the line is a perfect prediction."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    measured = [run.measured_ms for run in fidelity.runs]
+    top = 1.05 * max(measured + [run.predicted_ms for run in fidelity.runs])
+    axes.plot([0, top], [0, top], color=CHOSEN, linewidth=1)
+    axes.errorbar(
+        measured,
+        [run.predicted_ms for run in fidelity.runs],
+        xerr=[run.spread_ms for run in fidelity.runs],
+        fmt="o",
+        markersize=4,
+        color=KEPT,
+    )
+    axes.set_xlim(0, top)
+    axes.set_ylim(0, top)
+    axes.set_xlabel("measured, ms")
+    axes.set_ylabel("predicted, ms")
+    axes.set_title(
+        f"mean error {fidelity.mean_error:.1%}, worst {fidelity.worst.error:+.1%}, "
+        f"τ {fidelity.tau:.3f}",
+        fontsize=10,
+    )
+    return to_png(figure)
