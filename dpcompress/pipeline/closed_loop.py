@@ -1,0 +1,140 @@
+"""From a predicted budget to a measured one: build, measure, correct, choose again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpcompress.blueprint import Plan
+from dpcompress.errors import InfeasibleBudget, UsageError
+from dpcompress.solver import Frontier
+
+MAX_TRIALS = 12
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One plan that was built and measured. predicted_ms: of the table; corrected_ms:
+    with what the trials before had shown; row: its place on the frontier."""
+
+    row: int
+    predicted_ms: float
+    corrected_ms: float
+    measured_ms: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The outcome of the loop.
+
+    measured_ms: of `plan`, within the budget.
+    settled: whether no plan of higher importance is predicted, after correction, to fit.
+    why: in words, what stands between the plan and the budget.
+    """
+
+    plan: Plan
+    measured_ms: float
+    budget_ms: float
+    trials: tuple[Trial, ...]
+    settled: bool
+    why: str
+
+    @property
+    def below(self) -> float:
+        """How far the plan is below the budget, relative to it."""
+        return 1 - self.measured_ms / self.budget_ms
+
+
+def close_loop(
+    frontier: Frontier,
+    budget_ms: float,
+    measure: Callable[[Plan], float],
+    *,
+    max_trials: int = MAX_TRIALS,
+) -> Closed:
+    """The most important plan that was *measured* to fit `budget_ms`.
+
+    What the measured plans miss of their predictions is taken to vary linearly with the
+    predicted latency between them, and to be constant outside. Every turn measures the
+    most important plan that so corrected fits, until that one is measured already.
+
+    Args:
+        measure: builds the network of a plan; median milliseconds, end to end.
+        max_trials: networks to build at most; the last one, if nothing has fitted, is
+            the fastest plan.
+
+    Raises:
+        InfeasibleBudget: the fastest plan itself is measured to take longer.
+        UsageError: `budget_ms` is not positive, or `max_trials` is less than 1.
+    """
+    if not budget_ms > 0 or max_trials < 1:
+        raise UsageError(
+            f"A budget of {budget_ms:g} ms cannot be met in {max_trials} trials.",
+            "Give a positive budget and at least one trial.",
+        )
+    found: dict[int, Trial] = {}
+    corrected = frontier.latency_ms
+    while True:
+        fitting = np.flatnonzero(corrected <= budget_ms)
+        row = int(fitting[-1]) if len(fitting) else 0
+        if row in found or len(found) == max_trials:
+            break
+        fits = any(trial.measured_ms <= budget_ms for trial in found.values())
+        if len(found) == max_trials - 1 and found and not fits:
+            row = 0
+            if row in found:
+                break
+        plan, predicted_ms = frontier[row], float(frontier.latency_ms[row])
+        measured_ms = float(measure(plan))
+        found[row] = Trial(row, predicted_ms, float(corrected[row]), measured_ms)
+        corrected = _corrected(frontier, found)
+    return _outcome(frontier, budget_ms, found, corrected, settled=row in found)
+
+
+def _corrected(frontier: Frontier, found: dict[int, Trial]) -> np.ndarray:
+    """Predictions plus the residuals of the trials; measured plans as measured."""
+    rows = sorted(found)
+    residuals = [found[row].measured_ms - found[row].predicted_ms for row in rows]
+    predicted = frontier.latency_ms
+    corrected: np.ndarray = predicted + np.interp(predicted, predicted[rows], residuals)
+    corrected[rows] = [found[row].measured_ms for row in rows]
+    return corrected
+
+
+def _outcome(
+    frontier: Frontier,
+    budget_ms: float,
+    found: dict[int, Trial],
+    corrected: np.ndarray,
+    settled: bool,
+) -> Closed:
+    good = [row for row, trial in found.items() if trial.measured_ms <= budget_ms]
+    if not good:
+        least = min(trial.measured_ms for trial in found.values())
+        raise InfeasibleBudget(
+            f"No plan was measured to take at most {budget_ms:.6g} ms: the fastest of "
+            f"{len(found)} takes {least:.6g} ms.",
+            f"Ask for {least:.6g} ms or more.",
+            least_ms=least,
+        )
+    row = max(good)
+    above = corrected[row + 1 :]
+    if not len(above):
+        why = "there is no plan of higher importance"
+    elif not settled:
+        why = f"{len(found)} networks were measured, no more were allowed"
+    else:
+        why = (
+            "the plans of higher importance take "
+            f"{float(above.min()):.6g} ms or more, after correction"
+        )
+    return Closed(
+        plan=frontier[row],
+        measured_ms=found[row].measured_ms,
+        budget_ms=budget_ms,
+        trials=tuple(found.values()),
+        settled=settled,
+        why=why,
+    )
