@@ -42,8 +42,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = f"{path.parent} is no folder" if blocked else error.strerror or error
         raise BadInput(
-            f"{path} cannot be written: {error.strerror or error}.",
+            f"{path} cannot be written: {reason}.",
             "Free some space or choose a folder that you may write to.",
         ) from error
     finally:

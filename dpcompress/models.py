@@ -315,7 +315,7 @@ def _from_file(path: Path, factory: str, arguments: _Arguments) -> nn.Module:
 
 
 def _run_file(path: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location(f"_model_{path.stem}", path)
+    found = importlib.util.spec_from_file_location(f"_model_{path.stem}", path.resolve())
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)
     sys.modules[found.name] = module
@@ -342,7 +342,7 @@ def _fault_in(path: Path, error: Exception) -> BadInput:
         lines, what = [error.lineno], error.msg
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [f.lineno for f in frames if Path(f.filename) == path]
+        lines = [f.lineno for f in frames if Path(f.filename) == path.resolve()]
         what = _first_line(error)
     place = f"{path}, line {lines[-1]}" if lines else str(path)
     return BadInput(

@@ -127,6 +127,16 @@ class _Table:
         """Digest of the Blueprint that the table is for, "" if it does not say."""
         return self.header.get("blueprint", "")
 
+    def require(self, blueprint: str) -> None:
+        """Raise BadTable unless the table is for the Blueprint with this digest."""
+        if self.blueprint != blueprint:
+            fault = (
+                f"it is for another network or input size (blueprint "
+                f"{self.blueprint or 'unknown'}, this one is {blueprint})."
+            )
+            remedy = "Make it again for this network, or give the --input that it is for."
+            raise BadTable(fault, remedy, path=self.source, column="blueprint")
+
     @property
     def input(self) -> tuple[int, int, int] | None:
         """(C, H, W) of the network's input, None if the header does not say."""

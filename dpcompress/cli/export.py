@@ -8,11 +8,24 @@ from typing import Annotated
 
 import typer
 
-from dpcompress.cli.options import Batch, Input, Json, Model, ModelArgs, Weights
+from dpcompress.cli.options import (
+    Batch,
+    CheckData,
+    Crop,
+    Input,
+    Json,
+    Mean,
+    Model,
+    ModelArgs,
+    Resize,
+    Std,
+    Weights,
+)
 from dpcompress.cli.output import emit
 from dpcompress.errors import UsageError
 
 _CHECK_IMAGES = 8
+_REAL_IMAGES = 256
 
 
 def export(
@@ -34,12 +47,18 @@ def export(
     model_args: ModelArgs = None,
     input: Input = None,
     batch: Batch = 1,
+    data: CheckData = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    mean: Mean = None,
+    std: Std = None,
     json: Json = False,
 ) -> None:
-    """Write a network as ONNX and check the file against torch, on random images.
+    """Write a network as ONNX and check the file against torch.
 
-    With --plan, --weights are those that merge wrote. Original and merged network take
-    the same path, batch norms folded, so that their times can be compared.
+    The check runs on random images and on those of --data. With --plan, --weights are
+    those that merge wrote. Original and merged network take the same path, batch norms
+    folded, so that their times can be compared.
 
     \b
     Example:
@@ -49,6 +68,7 @@ def export(
     import torch
 
     from dpcompress.blueprint import Plan
+    from dpcompress.cli.trained import Preparation, load_images
     from dpcompress.exporters import check_onnx, export_onnx
     from dpcompress.files import write_bytes
     from dpcompress.graph import linearize
@@ -78,15 +98,19 @@ def export(
         network = merge_unchecked(linearize(load_model(model, None, arguments), decision))
         network = network.float()
         load_weights(network, str(weights))
-    data = export_onnx(network, shape, batch)
+    content = export_onnx(network, shape, batch)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_CHECK_IMAGES, *shape, generator=generator)
-    check = check_onnx(data, network, images)
-    write_bytes(output, data)
+    if data is not None:
+        preparation = Preparation(resize, crop, mean, std)
+        real = load_images(model, weights, shape, data, preparation)
+        images = torch.cat([images, real.test.first(_REAL_IMAGES)])
+    check = check_onnx(content, network, images)
+    write_bytes(output, content)
     if json:
-        emit({"output": str(output), "bytes": len(data), "check": asdict(check)})
+        emit({"output": str(output), "bytes": len(content), "check": asdict(check)})
     else:
         print(
-            f"{output}: {len(data) / 1e6:.1f} MB, differs from torch by at most "
+            f"{output}: {len(content) / 1e6:.1f} MB, differs from torch by at most "
             f"{check.max_error:.1e} ({check.tolerance:.1e} is allowed)"
         )

@@ -8,8 +8,20 @@ from typing import Annotated
 
 import typer
 
-from dpcompress.cli.options import Json, Model, ModelArgs, PlanFile
+from dpcompress.cli.options import (
+    CheckData,
+    Crop,
+    Json,
+    Mean,
+    Model,
+    ModelArgs,
+    PlanFile,
+    Resize,
+    Std,
+)
 from dpcompress.cli.output import emit
+
+_CHECK_IMAGES = 16
 
 
 def merge(
@@ -36,12 +48,18 @@ def merge(
         ),
     ] = None,
     model_args: ModelArgs = None,
+    data: CheckData = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    mean: Mean = None,
+    std: Std = None,
     json: Json = False,
 ) -> None:
     """Merge every span of a plan into one convolution, and prove that nothing changed.
 
     The merged network is compared with the unmerged one in double and single precision,
-    span by span. If they differ by more than rounding, nothing is written (exit 6).
+    span by span, on random images and on those of --data. If they differ by more than
+    rounding, nothing is written (exit 6).
 
     \b
     Example:
@@ -49,7 +67,8 @@ def merge(
         --weights ft.safetensors -o merged.safetensors
     """
     from dpcompress.blueprint import Plan
-    from dpcompress.files import digest_file
+    from dpcompress.cli.trained import Preparation, load_images
+    from dpcompress.files import digest_file, replacing
     from dpcompress.graph import linearize
     from dpcompress.graph import merge as merge_network
     from dpcompress.models import load_model, load_weights, save_weights
@@ -59,11 +78,17 @@ def merge(
     network = linearize(load_model(model, pretrained, dict(model_args or ())), decision)
     if not pretrained:
         load_weights(network, weights)
-    merged, proof = merge_network(network)
+    images = None
+    if data is not None and decision.input is not None:
+        preparation = Preparation(resize, crop, mean, std)
+        real = load_images(model, weights, decision.input, data, preparation)
+        images = real.test.first(_CHECK_IMAGES)
+    merged, proof = merge_network(network, images)
     certificate = certificate or output.parent / "certificate.json"
-    proof.write(certificate)
     made_from = {"model": model, "plan": digest_file(plan)}
-    save_weights(output, merged.state_dict(), made_from)
+    with replacing(certificate) as temporary:  # no proof without what it proves
+        proof.write(temporary)
+        save_weights(output, merged.state_dict(), made_from)
     facts = {
         "output": str(output),
         "certificate": str(certificate),
@@ -72,6 +97,7 @@ def merge(
         "params_before": sum(p.numel() for p in network.parameters()),
         "params": sum(p.numel() for p in merged.parameters()),
         "difference": asdict(proof.network_random),
+        "difference_on_data": proof.network_real and asdict(proof.network_real),
     }
     if json:
         emit(facts)

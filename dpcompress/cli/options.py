@@ -147,6 +147,16 @@ Data = Annotated[
         help="digits (built in), cifar10:DIR, or a folder with one subfolder per class.",
     ),
 ]
+CheckData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Check on these real test images too, prepared by the options below: "
+        "digits, cifar10:DIR, or a folder with one subfolder per class.",
+        show_default=False,
+    ),
+]
 Resize = Annotated[
     int | None,
     typer.Option("--resize", min=1, help="Resize the shorter side to this many pixels."),

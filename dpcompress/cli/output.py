@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
@@ -24,7 +25,18 @@ _NUMBER = re.compile(r"((± ?)?[-+\d.,]+(e[-+]?\d+)?%?( [kMG])?)?")
 
 def emit(result: Mapping[str, Any]) -> None:
     """Print `result` as the one JSON object that ``--json`` promises."""
-    sys.stdout.write(json.dumps(result, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(_finite(result), ensure_ascii=False, default=str) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for infinities and NaN, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value
 
 
 def print_table(

@@ -131,11 +131,7 @@ def score(
     spans = None
     if latency is not None:
         times = LatencyTable.read(latency)
-        if times.blueprint and times.blueprint != blueprint.digest:
-            raise UsageError(
-                f"{latency} was measured for another network or input size.",
-                "Profile this network, or give the --input that the table is for.",
-            )
+        times.require(blueprint.digest)
         spans = worth_scoring(blueprint, times)
     asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
     changes = {name: value for name, value in asked.items() if value is not None}

@@ -30,29 +30,37 @@ def load_trained(
     data: str,
     preparation: Preparation,
 ) -> tuple[nn.Module, Data]:
-    """The network, refused if near chance on held-out images, and its data.
+    """The network, refused if near chance on held-out images, and its data."""
+    from dpcompress.models import default_input, load_model
+    from dpcompress.training import check_above_chance, evaluate
+
+    network = load_model(model, weights, dict(model_args or ()))
+    crop = preparation.crop
+    size = input or ((3, crop, crop) if crop else default_input(model))
+    images = load_images(model, weights, size, data, preparation)
+    check_above_chance(evaluate(network, images.heldout), len(images.classes))
+    return network, images
+
+
+def load_images(
+    model: str,
+    weights: str | Path | None,
+    size: tuple[int, int, int],
+    data: str,
+    preparation: Preparation,
+) -> Data:
+    """The data for a network of input `size`.
 
     What the options leave open is taken from the pretrained weights' own preparation
     where those weights are asked for, else from the data.
     """
-    from dpcompress.models import default_input, load_model, model_transform
-    from dpcompress.training import check_above_chance, evaluate, load_data
+    from dpcompress.models import model_transform
+    from dpcompress.training import load_data
 
-    network = load_model(model, weights, dict(model_args or ()))
     resize, crop, mean, std = preparation
     own = model_transform(model) if weights == "default" else None
-    size = tuple(input or ((3, crop, crop) if crop else default_input(model)))
     if own is not None:
-        if size[1:] == (own.crop, own.crop):
+        if tuple(size[1:]) == (own.crop, own.crop):
             resize = resize or own.resize
         mean, std = mean or Channels(own.mean), std or Channels(own.std)
-    images = load_data(
-        data,
-        input_size=(size[0], size[1], size[2]),
-        resize=resize,
-        crop=crop,
-        mean=mean,
-        std=std,
-    )
-    check_above_chance(evaluate(network, images.heldout), len(images.classes))
-    return network, images
+    return load_data(data, input_size=size, resize=resize, crop=crop, mean=mean, std=std)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from dpcompress.blueprint import Blueprint, Plan, keep_everything
+from dpcompress.blueprint.data import parse
 from dpcompress.errors import UsageError
 from dpcompress.exporters import check_onnx, export_onnx
 from dpcompress.files import write_bytes, write_text
@@ -26,6 +27,7 @@ from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, para
 from dpcompress.pipeline.settings import Settings, read_settings
 from dpcompress.progress import Progress, silent
 from dpcompress.report import plot_frontier, plot_structure
+from dpcompress.runner import open_engine
 from dpcompress.solver import parse_budget, solve
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import (
@@ -35,7 +37,6 @@ from dpcompress.training import (
     fit,
     load_data,
 )
-from dpcompress.training.images import Batches
 
 Bars = Callable[[str], AbstractContextManager[Progress]]
 _CHECK_IMAGES = 1024
@@ -68,26 +69,38 @@ def compress(settings: Settings | None, folder: Path, bars: Bars = no_bars) -> R
 
 def _settings(settings: Settings | None, folder: Path) -> Settings:
     path = folder / "run.json"
-    if not path.exists():
-        if settings is None:
+    begun = settings is None or (folder / "steps.json").exists()
+    stored = read_settings(path) if begun and path.exists() else None
+    if settings is None:
+        if stored is None:
             raise UsageError(f"{folder} holds no run.", "Say what to compress.")
-        if settings.threads is None:
-            settings = settings.model_copy(update={"threads": torch.get_num_threads()})
-        write_text(path, settings.model_dump_json(indent=1) + "\n")
-        return settings
-    stored = read_settings(path)
-    if settings is not None:
-        if settings.threads is None:
-            settings = settings.model_copy(update={"threads": stored.threads})
+        return stored
+    if settings.threads is None:
+        threads = stored.threads if stored else torch.get_num_threads()
+        settings = settings.model_copy(update={"threads": threads})
+    if stored is not None:
         asked, had = settings.model_dump(), stored.model_dump()
         changed = [name for name in had if asked[name] != had[name]]
+        if not (folder / "plan.json").exists():
+            # An infeasible budget must not cost the tables that it was tried on.
+            changed = [name for name in changed if name not in ("budget", "finetune")]
         if changed:
             raise UsageError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}).",
                 "Go on with `dpcompress compress -o FOLDER` alone, or choose another "
                 "folder.",
             )
-    return stored
+    if settings != stored:
+        _check(settings)
+        write_text(path, settings.model_dump_json(indent=1) + "\n")
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    """Find before the first hour what would otherwise end the run after it."""
+    parse_budget(settings.budget, 1.0)
+    open_engine(settings.engine)
+    trace(load_model(settings.model, None, settings.model_args), settings.input)
 
 
 class _Run:
@@ -110,7 +123,8 @@ class _Run:
             self.measured,
         ):
             step()
-        return Result.model_validate_json((self.folder / "result.json").read_bytes())
+        path = self.folder / "result.json"
+        return parse(Result, path.read_bytes(), path)
 
     def original(self) -> None:
         settings = self.settings
@@ -183,7 +197,7 @@ class _Run:
             linear = linearize(self.network, keep_everything(self.blueprint))
             network = merge_unchecked(linear).float()
             data = export_onnx(network, self.settings.input, self.settings.batch)
-            check_onnx(data, network, self._test_images())
+            check_onnx(data, network, self.data.test.first(_CHECK_IMAGES))
             write_bytes(self.folder / "original.onnx", data)
 
         self.ledger.step(
@@ -200,7 +214,7 @@ class _Run:
         def run() -> None:
             if settings.latency is not None:
                 table = LatencyTable.read(settings.latency)
-                self._same_network(table, settings.latency)
+                table.require(self.blueprint.digest)
             else:
                 with self.bars(f"Time the layers on {settings.engine}") as progress:
                     table = profile(
@@ -309,7 +323,8 @@ class _Run:
 
     def merged(self) -> None:
         def run() -> None:
-            linear, images = self._finetuned_network(), self._test_images()
+            linear = self._finetuned_network()
+            images = self.data.test.first(_CHECK_IMAGES)
             network, certificate = merge(linear, images[:_CERTIFICATE_IMAGES])
             data = export_onnx(network, self.settings.input, self.settings.batch)
             check = check_onnx(data, linear, images)
@@ -379,9 +394,12 @@ class _Run:
 
         self.ledger.step(
             "bench",
-            settings=settings.model_dump(
-                mode="json", include={"engine", "precision", "threads"}
-            ),
+            settings={
+                **settings.model_dump(
+                    mode="json", include={"engine", "precision", "threads"}
+                ),
+                "format": Result.model_json_schema(),
+            },
             reads=("original.onnx", "compressed.onnx", "finetuned.safetensors"),
             makes=("result.json",),
             run=run,
@@ -424,19 +442,5 @@ class _Run:
         load_weights(network, self.folder / "finetuned.safetensors")
         return network
 
-    def _test_images(self) -> Tensor:
-        """The first test images, prepared for the network."""
-        batches = Batches(self.data.test, _CHECK_IMAGES)
-        images: Tensor = next(iter(batches.epoch()))[0]
-        return images.clone()
-
     def _write_json(self, file: str, value: dict[str, Any]) -> None:
         write_text(self.folder / file, json.dumps(value, indent=1) + "\n")
-
-    def _same_network(self, table: LatencyTable, path: str) -> None:
-        if table.blueprint != self.blueprint.digest:
-            raise UsageError(
-                f"{path} is the table of another network (blueprint {table.blueprint}, "
-                f"this one is {self.blueprint.digest}).",
-                "Profile this model at this input size.",
-            )

@@ -306,7 +306,8 @@ def _listing(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
         files = make_dataset(str(folder), numbers, extensions=IMG_EXTENSIONS)
     except FileNotFoundError as error:
         raise BadInput(
-            f"{folder} has a class folder without images, or no class folders: {error}.",
+            f"{folder} has a class folder without images, or no class folders: "
+            f"{str(error).rstrip('.')}.",
             "Put each class's images into a folder of its own.",
         ) from error
     if len(classes) < 2:

@@ -116,6 +116,11 @@ class Split:
         images = (pixels.float() / 255 - mean) / std
         return images.contiguous(memory_format=torch.channels_last)
 
+    def first(self, count: int) -> Tensor:
+        """The first `count` images (or all) as the network takes them, (N, C, H, W)."""
+        images: Tensor = next(iter(Batches(self, count).epoch()))[0]
+        return images.clone()
+
     def augmenter(self) -> Transform:
         """A random transform of one raw image to (C, H, W); draws from torch's RNG."""
         _, height, width = self.size
