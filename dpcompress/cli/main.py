@@ -19,8 +19,10 @@ from dpcompress.cli.inspect import inspect
 from dpcompress.cli.merge import merge
 from dpcompress.cli.output import console, emit
 from dpcompress.cli.profile import profile
+from dpcompress.cli.runner import runner
 from dpcompress.cli.score import score
 from dpcompress.cli.solve import solve
+from dpcompress.cli.store import store
 from dpcompress.errors import BadInput, DpcompressError
 
 app = typer.Typer(
@@ -44,6 +46,8 @@ app.command(rich_help_panel=STEP)(merge)
 app.command(rich_help_panel=STEP)(export)
 app.command(rich_help_panel=CHECK)(bench)
 app.command(rich_help_panel=CHECK)(doctor)
+app.command(rich_help_panel=CHECK)(store)
+app.command(rich_help_panel=CHECK)(runner)
 
 
 def _version(wanted: bool) -> None:
