@@ -136,7 +136,7 @@ def span_algebra(
         elif op.kind == "pad" and op.padding is not None:
             value = algebra.pad(value, (op.padding[0][0], op.padding[1][0]))
         elif op.kind == "add":
-            for other in sources[1:] or sources:
+            for other in sources[1:]:
                 value = algebra.add(value, other)
         values[index] = value
     return values[span.exit]
