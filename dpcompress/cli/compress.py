@@ -241,6 +241,13 @@ def _print(result: Result, folder: Path) -> None:
         f"on {result.engine}, batch {result.batch}, {result.threads} threads; accuracy "
         f"on {result.test_images} test images."
     )
+    drift = result.original.measured.median_ms / (result.original.predicted_ms or 1) - 1
+    if result.original.predicted_ms and abs(drift) > 0.1:
+        console.print(
+            f"This machine is {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} now "
+            "than when the table was measured; predicted times are of then.",
+            style="yellow",
+        )
     timing = result.compressed.measured
     if timing.disturbed > timing.samples:
         console.print(

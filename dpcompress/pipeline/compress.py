@@ -22,6 +22,7 @@ from dpcompress.graph import linearize, merge, merge_unchecked, trace
 from dpcompress.importance import Finetune, score, worth_scoring
 from dpcompress.latency import Store, bench_networks, profile
 from dpcompress.models import load_model, load_weights, save_weights
+from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.ledger import Ledger
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
 from dpcompress.pipeline.settings import Settings, read_settings
@@ -226,6 +227,10 @@ class _Run:
                         precision=settings.precision,
                         store=Store(self.folder / "measurements.sqlite"),
                         progress=progress,
+                    )
+                with self.bars("Calibrate on whole networks") as progress:
+                    table = calibrate(
+                        table, self.network, self.blueprint, progress=progress
                     )
             table.write(self.folder / "latency.csv")
 
