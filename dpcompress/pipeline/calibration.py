@@ -60,14 +60,15 @@ def calibrate(
         frame[["latency_ms", "spread_ms"]] * factor
     ).round(6)
     residual = np.abs(factor * sums + fixed_ms - measured) / measured
-    corrected = {
+    corrected: dict[str, object] = {
+        **header,
         "e2e_ms": round(float(measured[original]), 6),
         "single_layers_ms": round(float(factor * sums[original]), 6),
         "fixed_ms": round(fixed_ms, 6),
         "calibration": round(factor, 4),
         "calibration_error": round(float(residual.max()), 4),
     }
-    return LatencyTable(frame, {**header, **corrected})
+    return LatencyTable(frame, corrected)
 
 
 def fit(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
