@@ -7,6 +7,8 @@ factor, the second adds a constant. A few whole networks tell them apart.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import nn
 
@@ -60,7 +62,7 @@ def calibrate(
         frame[["latency_ms", "spread_ms"]] * factor
     ).round(6)
     residual = np.abs(factor * sums + fixed_ms - measured) / measured
-    corrected: dict[str, object] = {
+    corrected: dict[str, Any] = {
         **header,
         "e2e_ms": round(float(measured[original]), 6),
         "single_layers_ms": round(float(factor * sums[original]), 6),
