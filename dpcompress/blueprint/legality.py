@@ -220,6 +220,8 @@ def _merged(
         front, back = margins[entry][d]
         if front < 0:
             return Illegal(span, "it crops its input")
+        if span.length > 1 and back < -height[d]:
+            return Illegal(span, "its output sees nothing but padding")
         # Any back padding in [back, back + stride) gives the same output size; a
         # symmetric one needs no separate padding op.
         stride = form.stride[d]

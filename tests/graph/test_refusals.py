@@ -68,6 +68,12 @@ def test_a_graph_that_computes_something_else_is_refused():
         trace(InPlace(), (3, 8, 8))
 
 
+def test_an_output_that_sees_only_padding_is_not_merged():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1, stride=4), nn.Conv2d(3, 3, 1, padding=1))
+    model.append(nn.Conv2d(3, 3, 1, stride=9))
+    assert "nothing but padding" in reason(model, 0, 3)
+
+
 def test_shared_modules_and_parameters_are_barriers():
     shared = conv()
     assert "used 2 times" in reason(nn.Sequential(conv(), shared, shared, conv()), 0, 2)
