@@ -45,7 +45,7 @@ def test_inner_pixels_see_no_padding(case: tuple[nn.Module, tuple[int, ...]]):
     blueprint = trace(model, shape)
     whole = Span(0, blueprint.depth)
     found = examine(blueprint, whole)
-    # Not outputs that see only padding, nor a pool or pad that runs after the merged conv.
+    # Not outputs that see only padding, nor a pool or pad that runs after the conv.
     assume(isinstance(found, MergedSpan) and found.exit == blueprint.output)
     assert isinstance(found, MergedSpan)
     linear = linearize(model, whole_plan(blueprint, [whole])).eval()
