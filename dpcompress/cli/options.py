@@ -197,7 +197,9 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="Inference engine that is measured: onnxruntime, openvino, tensorrt.",
+        help="Inference engine that is measured: onnxruntime, openvino, tensorrt. "
+        "TensorRT has options, after a colon: tensorrt:workspace_mb=512,tactics=internal "
+        "(docs/tensorrt.md).",
     ),
 ]
 Threads = Annotated[
@@ -210,7 +212,11 @@ Threads = Annotated[
     ),
 ]
 Precision = Annotated[
-    str, typer.Option("--precision", help="Number format of the engine, such as fp32.")
+    str,
+    typer.Option(
+        "--precision",
+        help="Numbers that the engine computes in: fp32; tensorrt also tf32, fp16.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Json = Annotated[

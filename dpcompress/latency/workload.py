@@ -9,6 +9,7 @@ from functools import partial
 
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.files import digest
+from dpcompress.float16 import in_precision
 from dpcompress.latency.frames import (
     empty_graph,
     frame_graph,
@@ -39,6 +40,9 @@ class Job:
     graph: Callable[[], bytes]
     bytes: int = 0
 
+    def in_precision(self, precision: str) -> Job:
+        return Job(lambda: in_precision(self.graph(), precision), self.bytes)
+
 
 def span_ops(blueprint: Blueprint) -> SpanOps:
     """(span, act_stop) → its op; act_stop None where one op stands for both."""
@@ -52,9 +56,11 @@ def span_ops(blueprint: Blueprint) -> SpanOps:
     return found
 
 
-def jobs(ops: SpanOps, original: bytes, batch: int) -> dict[str, Job]:
+def jobs(
+    ops: SpanOps, original: bytes, batch: int, precision: str = "fp32"
+) -> dict[str, Job]:
     """Subject → job: the original network, an empty graph, every unique op in its frame,
-    and the frames."""
+    and the frames; their graphs are written in the numbers of `precision`."""
     found = {
         network_name(original): Job(lambda: original),
         EMPTY: Job(partial(empty_graph, batch)),
@@ -66,7 +72,7 @@ def jobs(ops: SpanOps, original: bytes, batch: int) -> dict[str, Job]:
                 graph = partial(frame_graph, source, count, batch)
                 size = 8 * batch * math.prod(source.shape)
                 found[frame_name(source, count)] = Job(graph, size)
-    return found
+    return {subject: job.in_precision(precision) for subject, job in found.items()}
 
 
 def is_op(subject: str) -> bool:
@@ -82,8 +88,12 @@ def frame_name(source: Source, consumers: int) -> str:
     return f"frame {source.label} to {consumers}"
 
 
-def anchor_graph() -> bytes:
+def anchor(precision: str = "fp32") -> Job:
     """A conv that keeps all cores busy for some tenths of a millisecond."""
+    return Job(_anchor_graph).in_precision(precision)
+
+
+def _anchor_graph() -> bytes:
     shape = (64, 28, 28)
     conv = ConvSpec(
         in_channels=64, out_channels=64, kernel=(3, 3), padding=((1, 1), (1, 1))

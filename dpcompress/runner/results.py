@@ -22,11 +22,13 @@ Path = Union[str, "os.PathLike[str]"]
 
 
 class Results(NamedTuple):
-    """header: `about` of the bundle, its digest, and the engine's identity."""
+    """header: `about` of the bundle, its digest, and the engine's identity.
+    notes: what the engine noted meanwhile; of several runs the last one's."""
 
     header: Dict[str, Any]
     times: Dict[str, Measurement]
     rejected: Dict[str, BadInput]
+    notes: Dict[str, str]
 
 
 def read_results(path: Path) -> Results:
@@ -42,18 +44,21 @@ def read_results(path: Path) -> Results:
     if header.get("format") != FORMAT:
         fault = "this is not a file of results."
         raise BadTable(fault, "Name what the runner wrote.", path=path, row=1)
-    times, rejected = {}, {}
+    times, rejected, notes = {}, {}, {}
     for row, line in enumerate(lines[1:], 2):
         found = _parsed(path, row, line)
         try:
+            if "notes" in found:
+                notes.update({str(k): str(v) for k, v in found["notes"].items()})
+                continue
             subject = str(found["subject"])
             if "rejected" in found:
                 rejected[subject] = BadInput(str(found["rejected"]), str(found["remedy"]))
             else:
                 times[subject] = measurement_of(found)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _faulty(path, row, repr(error)) from error
-    return Results(header, times, rejected)
+    return Results(header, times, rejected, notes)
 
 
 def measurement_of(found: Dict[str, Any]) -> Measurement:
@@ -80,7 +85,7 @@ class Journal:
         self.path = str(path)
         header = {"format": FORMAT, **header}
         kept = 0
-        self.found = Results(header, {}, {})
+        self.found = Results(header, {}, {}, {})
         if os.path.exists(self.path):
             lines, kept = _whole_lines(path)
             if lines:
@@ -111,6 +116,10 @@ class Journal:
         self._write(
             {"subject": subject, "rejected": error.message, "remedy": error.remedy}
         )
+
+    def note(self, notes: Dict[str, str]) -> None:
+        if notes:
+            self._write({"notes": notes})
 
     def _write(self, value: Dict[str, Any]) -> None:
         line = json.dumps(value).encode() + b"\n"
