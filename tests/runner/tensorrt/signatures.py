@@ -40,7 +40,7 @@ class Api:
     """classes: those with a description; named: those that are only listed by name."""
 
     def __init__(self, text: str) -> None:
-        self.version = text.split()[1]
+        self.version = text.split()[1].rstrip(":")
         self.classes: dict[str, Class] = {}
         self.named: set[str] = set()
         current = None

@@ -66,7 +66,11 @@ RENAMED = [
     ("build.py", "trt.BuilderFlag.TF32", "trt.BuilderFlag.TF23"),
     ("build.py", "config.avg_timing_iterations =", "config.avg_timings ="),
     ("build.py", "trt.OnnxParser(network, log)", "trt.OnnxParser(network)"),
-    ("timing_cache.py", "config.set_timing_cache(cache, False)", "config.set_cache(cache)"),
+    (
+        "timing_cache.py",
+        "config.set_timing_cache(cache, False)",
+        "config.set_cache(cache)",
+    ),
     ("session.py", "_context.execute_async_v3(", "_context.execute_async_v4("),
     ("session.py", "cuda_engine.num_io_tensors", "cuda_engine.num_bindings_"),
     ("engine.py", "trt.LayerInformationFormat.JSON", "trt.LayerInformation.JSON"),

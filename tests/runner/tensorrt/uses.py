@@ -45,9 +45,9 @@ def optional(sources: dict[str, str]) -> set[str]:
     names = _asked_for(sources)
     for text in sources.values():
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if re.fullmatch(r"[A-Z][A-Z0-9_]{3,}", node.value):
-                    names.add(node.value)
+            value = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(value, str) and re.fullmatch(r"[A-Z][A-Z0-9_]{3,}", value):
+                names.add(value)
     return {name for name in names if not name.startswith("DPCOMPRESS_")}
 
 
