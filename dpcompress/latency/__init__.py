@@ -1,7 +1,12 @@
 """Latency tables: spans → unique ops → ONNX graphs → measurements, kept and reused."""
 
 from dpcompress.latency.networks import bench_networks
-from dpcompress.latency.remote import pack_runner, table_from_results, write_bundle
+from dpcompress.latency.remote import (
+    pack_runner,
+    table_from_results,
+    write_bundle,
+    write_networks,
+)
 from dpcompress.latency.store import Store
 from dpcompress.latency.table import profile
 
@@ -12,4 +17,5 @@ __all__ = [
     "profile",
     "table_from_results",
     "write_bundle",
+    "write_networks",
 ]

@@ -8,15 +8,20 @@ import shutil
 import tempfile
 import zipapp
 import zipfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dpcompress
 from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import replacing
+from dpcompress.float16 import in_precision
 from dpcompress.latency.table import build_table
 from dpcompress.latency.workload import (
     METHOD,
+    Job,
     anchor,
     jobs,
     network_name,
@@ -44,17 +49,44 @@ def write_bundle(
     Same arguments, same bytes. Arguments as of `profile`.
     """
     work = jobs(span_ops(blueprint), original, batch, precision)
-    graphs = [
-        {"subject": subject, "file": f"graphs/{i:04}.onnx", "bytes": job.bytes}
-        for i, (subject, job) in enumerate(work.items())
-    ]
     about = {
         "method": METHOD,
         "batch": batch,
         "blueprint": blueprint.digest,
         "original": network_name(original),
-        "graphs": "float16" if precision == "fp16" else "float32",
     }
+    return _write(path, about, work, precision, progress)
+
+
+def write_networks(
+    networks: Mapping[str, bytes],
+    path: str | os.PathLike[str],
+    *,
+    batch: int,
+    precision: str = "fp32",
+    progress: Progress = silent,
+) -> int:
+    """Write whole networks (name → ONNX) into a zip, to be timed side by side elsewhere;
+    `read_results` has their times by name."""
+    work = {
+        name: Job(partial(in_precision, onnx, precision))
+        for name, onnx in networks.items()
+    }
+    return _write(path, {"batch": batch}, work, precision, progress)
+
+
+def _write(
+    path: str | os.PathLike[str],
+    about: dict[str, Any],
+    work: Mapping[str, Job],
+    precision: str,
+    progress: Progress,
+) -> int:
+    about["graphs"] = "float16" if precision == "fp16" else "float32"
+    graphs = [
+        {"subject": subject, "file": f"graphs/{i:04}.onnx", "bytes": job.bytes}
+        for i, (subject, job) in enumerate(work.items())
+    ]
     manifest = {"format": FORMAT, "about": about, "anchor": _ANCHOR, "graphs": graphs}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as bundle:
         _add(bundle, MANIFEST, json.dumps(manifest, indent=1).encode())
