@@ -9,9 +9,9 @@ import typer
 
 from dpcompress.cli.options import Batch, Engine, Input, Json, Precision, Threads
 from dpcompress.cli.output import emit, print_breakdown, print_table, progress_bar
-from dpcompress.errors import BadInput
+from dpcompress.errors import BadInput, UsageError
 
-_ENGINES_OWN = (".engine", ".plan", ".xml")
+_ENGINE_OF = {".engine": "tensorrt", ".plan": "tensorrt", ".xml": "openvino"}
 
 
 def bench(
@@ -46,7 +46,7 @@ def bench(
     from dpcompress.latency import bench_networks
     from dpcompress.runner import ratio
 
-    graphs = {name: _read(name, input, batch) for name in networks}
+    graphs = {name: _read(name, input, batch, engine) for name in networks}
     inputs = {name: _input_of(name, graph) for name, graph in graphs.items()}
     parts: dict[str, dict[str, float]] = {}
     with progress_bar("bench") as progress:
@@ -96,8 +96,11 @@ def bench(
         print_breakdown(parts)
 
 
-def _read(name: str, shape: Input, batch: int) -> bytes | Path:
-    if name.endswith(_ENGINES_OWN):
+def _read(name: str, shape: Input, batch: int, engine: str) -> bytes | Path:
+    owner = _ENGINE_OF.get(Path(name).suffix)
+    if owner is not None:
+        if engine.partition(":")[0] != owner:
+            raise UsageError(f"{name} is a file of {owner}.", f"Add --engine {owner}.")
         return Path(name)
     if name.endswith(".onnx"):
         try:

@@ -120,3 +120,11 @@ def test_an_engine_file_and_what_is_told_about_it(
     machine.gpu = "Other GPU"
     with pytest.raises(BadInput, match="built for another machine: device Imaginary"):
         bench_networks({"file": path}, engine="tensorrt", precision=precision)
+
+
+def test_a_file_of_another_engine_is_told() -> None:
+    from dpcompress.cli.bench import _read
+
+    with pytest.raises(UsageError, match="is a file of tensorrt.*--engine tensorrt"):
+        _read("net.engine", None, 1, "onnxruntime")
+    assert _read("net.plan", None, 1, "tensorrt:cuda_graph=0") == Path("net.plan")
