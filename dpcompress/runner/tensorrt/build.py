@@ -63,12 +63,13 @@ def build(
     if precision == "fp16" and not getattr(builder, "platform_has_fast_fp16", True):
         raise EngineUnavailable("This GPU is not faster in fp16.", "Choose fp32.")
     network = builder.create_network(_creation_flags(trt))
-    _parse(trt, network, onnx)
+    parser = _parsed(trt, network, onnx)  # owns the weights until the engine is built
     _check_types(trt, network, precision)
     config = _configured(trt, builder, precision, options)
     if options.timing_cache:
         timings.attach(config)
     memory = builder.build_serialized_network(network, config)
+    del parser
     if memory is None:
         if log.memory_is_short:
             raise MemoryError
@@ -92,11 +93,11 @@ def _creation_flags(trt: Any) -> int:
     return sum(1 << int(members[name]) for name in wanted if name in members)
 
 
-def _parse(trt: Any, network: Any, onnx: bytes) -> None:
+def _parsed(trt: Any, network: Any, onnx: bytes) -> Any:
     log = log_of(trt)
     parser = trt.OnnxParser(network, log)
     if parser.parse(onnx):
-        return
+        return parser
     told = log.last
     if parser.num_errors:
         fault = parser.get_error(0)

@@ -145,6 +145,7 @@ class TensorRt(Engine):
         session = TrtSession(
             trt,
             self._cuda,
+            runtime,
             cuda_engine,
             layers=check_precision(information, self.precision),
             graph=self._options.cuda_graph,

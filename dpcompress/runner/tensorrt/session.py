@@ -28,6 +28,7 @@ _DTYPES = {
 
 class TrtSession(Session):
     """Args:
+        runtime: trt.Runtime; lives as long as the session.
         cuda_engine: trt.ICudaEngine.
         layers: how many layers compute in which numbers.
         graph: inferences per CUDA graph, 0 for none.
@@ -42,6 +43,7 @@ class TrtSession(Session):
         self,
         trt: Any,
         cuda: Cuda,
+        runtime: Any,
         cuda_engine: Any,
         *,
         layers: Dict[str, int],
@@ -49,7 +51,7 @@ class TrtSession(Session):
         look: Callable[[], None],
     ) -> None:
         self._trt, self._cuda, self._engine, self._look = trt, cuda, cuda_engine, look
-        self.layers = layers
+        self._runtime, self.layers = runtime, layers
         self._context = cuda_engine.create_execution_context()
         if self._context is None:
             raise cuda.out_of_memory()
