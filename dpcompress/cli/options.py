@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from dpcompress.errors import UsageError
+
+if TYPE_CHECKING:
+    from dpcompress.blueprint import Limits
 
 
 class InputShape(NamedTuple):
@@ -212,7 +215,34 @@ Threads = Annotated[
 Precision = Annotated[
     str, typer.Option("--precision", help="Number format of the engine, such as fp32.")
 ]
+MaxGrowth = Annotated[
+    float | None,
+    typer.Option(
+        "--max-growth",
+        min=1,
+        help="A legal span is a candidate if its merged convolution has at most this "
+        "many times its parts' multiply-adds. Default: 8.",
+        show_default=False,
+    ),
+]
+MaxWeightMb = Annotated[
+    float | None,
+    typer.Option(
+        "--max-weight-mb",
+        min=0,
+        help="... and at most this many megabytes of fp32 weights. Default: 64.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output.")
 ]
+
+
+def candidate_limits(max_growth: float | None, max_weight_mb: float | None) -> Limits:
+    """The limits that were asked for, the others as usual."""
+    from dpcompress.blueprint import Limits
+
+    asked = {"max_growth": max_growth, "max_weight_mb": max_weight_mb}
+    return Limits(**{name: value for name, value in asked.items() if value is not None})

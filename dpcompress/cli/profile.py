@@ -12,10 +12,13 @@ from dpcompress.cli.options import (
     Engine,
     Input,
     Json,
+    MaxGrowth,
+    MaxWeightMb,
     Model,
     ModelArgs,
     Precision,
     Threads,
+    candidate_limits,
 )
 from dpcompress.cli.output import emit, progress_bar
 from dpcompress.errors import UsageError
@@ -53,6 +56,8 @@ def profile(
     batch: Batch = 1,
     threads: Threads = None,
     precision: Precision = "fp32",
+    max_growth: MaxGrowth = None,
+    max_weight_mb: MaxWeightMb = None,
     store: StoreFile = None,
     bundle: Annotated[
         Path | None,
@@ -123,7 +128,7 @@ def profile(
     torch.manual_seed(0)  # the same graph each time: it need not be measured again
     network = load_model(model, None, dict(model_args or ()))
     shape = input or default_input(model)
-    blueprint = trace(network, shape)
+    blueprint = trace(network, shape, candidate_limits(max_growth, max_weight_mb))
     if results is not None:
         table = table_from_results(blueprint, results)
     else:

@@ -12,6 +12,8 @@ from dpcompress.cli.options import (
     Data,
     Input,
     Json,
+    MaxGrowth,
+    MaxWeightMb,
     Mean,
     Model,
     ModelArgs,
@@ -19,6 +21,7 @@ from dpcompress.cli.options import (
     Seed,
     Std,
     Weights,
+    candidate_limits,
 )
 from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
@@ -49,6 +52,8 @@ def score(
             show_default=False,
         ),
     ] = None,
+    max_growth: MaxGrowth = None,
+    max_weight_mb: MaxWeightMb = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -127,10 +132,13 @@ def score(
 
     preparation = Preparation(resize, crop, mean, std)
     network, images = load_trained(model, weights, model_args, input, data, preparation)
-    blueprint = trace(network, images.train.size)
+    limits = candidate_limits(max_growth, max_weight_mb)
     spans = None
-    if latency is not None:
+    if latency is None:
+        blueprint = trace(network, images.train.size, limits)
+    else:
         times = LatencyTable.read(latency)
+        blueprint = trace(network, images.train.size, times.limits or limits)
         times.require(blueprint.digest)
         spans = worth_scoring(blueprint, times)
     asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
