@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dpcompress.latency.engines import open_engine
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     NETWORKS,
@@ -11,7 +12,6 @@ from dpcompress.runner import (
     Sampling,
     Subject,
     compare,
-    open_engine,
 )
 
 

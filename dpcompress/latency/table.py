@@ -11,6 +11,7 @@ import pandas as pd
 from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import digest
+from dpcompress.latency.engines import open_engine
 from dpcompress.latency.frames import FrameCosts, frame_sources
 from dpcompress.latency.store import Store
 from dpcompress.latency.workload import (
@@ -34,7 +35,6 @@ from dpcompress.runner import (
     Session,
     Subject,
     measure,
-    open_engine,
 )
 from dpcompress.tables import LatencyTable
 

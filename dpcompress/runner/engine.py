@@ -63,20 +63,24 @@ def open_engine(
     threads: Optional[int] = None,
     precision: str = "fp32",
     device: str = "cpu",
+    engines: Mapping[str, Tuple[str, str]] = ENGINES,
 ) -> Engine:
     """The engine `name` with `threads` threads (None: all cores of this process).
+
+    Args:
+        engines: those to choose from, as in `ENGINES`.
 
     Raises:
         UsageError: no such engine, or an impossible number of threads.
         EngineUnavailable: not installed, or without this device or precision.
     """
-    if name not in ENGINES:
+    if name not in engines:
         raise UsageError(
-            f"There is no engine {name!r}.", f"Choose from: {', '.join(ENGINES)}."
+            f"There is no engine {name!r}.", f"Choose from: {', '.join(engines)}."
         )
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot run anything.", "Ask for 1 or more.")
-    module, kind = ENGINES[name]
+    module, kind = engines[name]
     make = getattr(importlib.import_module(module), kind)
     engine = make(threads=threads or cores(), precision=precision, device=device)
     assert isinstance(engine, Engine)
