@@ -9,6 +9,7 @@ import typer
 
 from dpcompress.cli.options import (
     Crop,
+    Device,
     Input,
     Json,
     Mean,
@@ -67,6 +68,7 @@ def compress(
         str, typer.Option("--engine", help="Engine that it will run on.")
     ] = ("onnxruntime"),
     precision: Annotated[str, typer.Option("--precision", help="Its numbers.")] = "fp32",
+    device: Device = None,
     threads: Threads = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at a time.")] = 1,
     input: Input = None,
@@ -155,6 +157,7 @@ def compress(
             budget=budget,
             engine=engine,
             precision=precision,
+            device=device,
             threads=threads,
             batch=batch,
             resize=resize,

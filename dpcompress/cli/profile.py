@@ -9,6 +9,7 @@ import typer
 
 from dpcompress.cli.options import (
     Batch,
+    Device,
     Engine,
     Input,
     Json,
@@ -17,7 +18,7 @@ from dpcompress.cli.options import (
     Precision,
     Threads,
 )
-from dpcompress.cli.output import emit, progress_bar
+from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def profile(
     batch: Batch = 1,
     threads: Threads = None,
     precision: Precision = "fp32",
+    device: Device = None,
     store: StoreFile = None,
     bundle: Annotated[
         Path | None,
@@ -149,6 +151,7 @@ def profile(
                 batch=batch,
                 threads=threads,
                 precision=precision,
+                device=device,
                 store=known,
                 progress=progress,
             )
@@ -160,6 +163,13 @@ def profile(
             f"{output}: {summary['rows']} rows from {summary['ops']} measured ops. The "
             f"original takes {summary['e2e_ms']:.3f} ms, {summary['fixed_ms']:.3f} ms of "
             "it outside the layers."
+        )
+    if "rejected_ops" in table.header:
+        console.print(
+            f"{engine} rejects these ops, so that no plan can use their spans: "
+            f"{table.header['rejected_ops']}",
+            style="yellow",
+            markup=False,
         )
     if check:
         from dpcompress.pipeline.fidelity import check_table, write_check

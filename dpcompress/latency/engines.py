@@ -1,38 +1,28 @@
-"""All engines by name, and the one that a table was made on."""
+"""The torch engine among the others, and the engine that a table was made on.
+
+torch is not in the runner, which must do without it; from here on it is known by name.
+"""
 
 from __future__ import annotations
 
 from typing import TypedDict
 
 from dpcompress.errors import BadTable
-from dpcompress.runner import ENGINES as TORCH_FREE
-from dpcompress.runner import Engine
-from dpcompress.runner import open_engine as open_one_of
+from dpcompress.runner import ENGINES, open_engine
 from dpcompress.tables import LatencyTable
 
-ENGINES = {**TORCH_FREE}
-"""Name → module and class, as in the runner."""
+__all__ = ["ENGINES", "EngineSettings", "engine_of", "open_engine"]
 
-
-def open_engine(
-    engine: str,
-    *,
-    threads: int | None = None,
-    precision: str = "fp32",
-    device: str = "cpu",
-) -> Engine:
-    """`dpcompress.runner.open_engine` for all engines, torch too."""
-    return open_one_of(
-        engine, threads=threads, precision=precision, device=device, engines=ENGINES
-    )
+ENGINES["torch"] = ("dpcompress.latency.torch_engine", "Torch")
 
 
 class EngineSettings(TypedDict):
-    """Arguments of `open_engine` and `bench_networks`."""
+    """Arguments of `bench_networks`."""
 
     engine: str
     threads: int
     precision: str
+    device: str | None
 
 
 def engine_of(table: LatencyTable) -> EngineSettings:
@@ -47,6 +37,7 @@ def engine_of(table: LatencyTable) -> EngineSettings:
             engine=header["engine"],
             threads=int(header["threads"]),
             precision=header["precision"],
+            device="cuda" if header["device"].startswith("cuda:") else None,
         )
     except (KeyError, ValueError) as error:
         raise BadTable(

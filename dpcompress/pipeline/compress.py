@@ -108,7 +108,7 @@ def _settings(settings: Settings | None, folder: Path) -> Settings:
 def _check(settings: Settings) -> None:
     """Find before the first hour what would otherwise end the run after it."""
     parse_budget(settings.budget, 1.0)
-    open_engine(settings.engine)
+    open_engine(settings.engine, precision=settings.precision, device=settings.device)
     trace(load_model(settings.model, None, settings.model_args), settings.input)
 
 
@@ -234,6 +234,7 @@ class _Run:
                         batch=settings.batch,
                         threads=settings.threads,
                         precision=settings.precision,
+                        device=settings.device,
                         store=store,
                         progress=progress,
                     )
@@ -247,7 +248,9 @@ class _Run:
             "profile",
             settings=settings.model_dump(
                 mode="json",
-                include={"engine", "precision", "threads", "batch", "latency"},
+                include={
+                    *("engine", "precision", "device", "threads", "batch", "latency")
+                },
             ),
             # Latency does not depend on the weights, so a retrained original keeps it.
             reads=("blueprint.json",),
@@ -394,6 +397,7 @@ class _Run:
                     engine=settings.engine,
                     threads=settings.threads,
                     precision=settings.precision,
+                    device=settings.device,
                     progress=progress,
                 )
             network = merge_unchecked(self._finetuned_network()).float()
@@ -431,7 +435,7 @@ class _Run:
             "bench",
             settings={
                 **settings.model_dump(
-                    mode="json", include={"engine", "precision", "threads"}
+                    mode="json", include={"engine", "precision", "device", "threads"}
                 ),
                 "format": Result.model_json_schema(),
             },

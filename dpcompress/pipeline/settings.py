@@ -33,6 +33,7 @@ class Settings(BaseModel):
         fit the budget; None: where the table is measured too, as one made before may be
         of another machine.
     budget: as `parse_budget` takes it, end to end.
+    device: cpu or cuda, None for the engine's usual one.
     threads: of the engine and of the measurements; None takes all cores.
     """
 
@@ -51,6 +52,7 @@ class Settings(BaseModel):
     std: tuple[float, ...] | None = None
     engine: str = "onnxruntime"
     precision: str = "fp32"
+    device: str | None = None
     threads: int | None = None
     batch: Annotated[int, Field(ge=1)] = 1
     budget: str

@@ -44,7 +44,12 @@ class Trials:
     ) -> None:
         self._network, self._original, self._store = network, original, store
         self._sampling, self._engine = sampling, engine_of(table)
-        self._identity = open_engine(**self._engine).identity
+        self._identity = open_engine(
+            self._engine["engine"],
+            threads=self._engine["threads"],
+            precision=self._engine["precision"],
+            device=self._engine["device"],
+        ).identity
         self._batch = int(table.header["batch"])
         self.then_ms = _original_ms(table, self._identity)
         self.now_ms: float | None = None

@@ -1,12 +1,13 @@
-"""From loose to tight budgets: does the closed loop meet each, how closely, after how many
-networks? MobileNetV2-1.0 at 224×224, ONNX Runtime, batch 1.
+"""From loose to tight budgets: does the closed loop meet each, how closely, after how
+many networks? MobileNetV2-1.0 at 224×224, ONNX Runtime, batch 1.
 
     python experiments/latency/closed_loop.py
 
-Importances are synthetic: removing an activation costs an exponentially distributed amount
-(seed 0), a span costs the sum of what it removes. Planned networks are measured beside the
-original; afterwards each chosen network is measured once more, in sessions of its own, which
-no choice depended on. Writes closed_loop.json. Cut off, it goes on where it was.
+Importances are synthetic: removing an activation costs an exponentially distributed
+amount (seed 0), a span costs the sum of what it removes. Planned networks are measured
+beside the original; afterwards each chosen network is measured once more, in sessions of
+their own, which no choice depended on. Writes closed_loop.json. Cut off, it goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from dpcompress.runner import ratio
 from dpcompress.solver import solve
 from dpcompress.tables import ImportanceTable, LatencyTable
 
-SHARES = (0.95, 0.85, 0.75, 0.65, 0.55)
+TIGHTNESS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""From 0, the original's time, to 1, the least that any plan is predicted to take."""
 
 
 def importance(blueprint: Blueprint, seed: int = 0) -> ImportanceTable:
@@ -58,7 +60,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--name", default="closed_loop", help="of the files written")
     parser.add_argument("--work", type=Path, default=Path("closed_loop.work"))
-    parser.add_argument("--budgets", type=float, nargs="+", default=SHARES)
+    parser.add_argument("--tightness", type=float, nargs="+", default=TIGHTNESS)
     options = parser.parse_args()
     made, blueprint = mobilenet.network(options.model, options.size)
     original = mobilenet.original(made, blueprint, options.batch)
@@ -76,9 +78,11 @@ def main() -> None:
         calibrate(table, made, blueprint).write(kept)
     table = LatencyTable.read(kept)
     frontier = solve(table, importance(blueprint))
-    print(f"{len(frontier)} plans, {frontier.latency_ms[0] / table.e2e_ms:.0%} and more")
+    least = frontier.latency_ms[0] / table.e2e_ms
+    print(f"{len(frontier)} plans, the fastest takes {least:.0%} of the original's time")
     runs = []
-    for share in options.budgets:
+    for tightness in options.tightness:
+        share = 1 - tightness * (1 - least)
         with Store(store) as measurements:
             trials = Trials(made, original, table, measurements)
             plan, loop = close_loop(frontier, share * table.e2e_ms, trials)
