@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from dpcompress.blueprint import Plan
@@ -11,6 +13,9 @@ from dpcompress.latency import Store, bench_networks, engine_of, open_engine
 from dpcompress.pipeline.fidelity import merged_onnx
 from dpcompress.runner import NETWORKS, Measurement, Sampling
 from dpcompress.tables import LatencyTable
+
+_SAMPLING = replace(NETWORKS, min_rounds=40, max_rounds=160, max_repeats=80)
+"""More than usual: of many plans that are tried, those measured too fast get chosen."""
 
 
 class Trials:
@@ -40,7 +45,7 @@ class Trials:
         table: LatencyTable,
         store: Store,
         *,
-        sampling: Sampling = NETWORKS,
+        sampling: Sampling = _SAMPLING,
     ) -> None:
         self._network, self._original, self._store = network, original, store
         self._sampling, self._engine = sampling, engine_of(table)
