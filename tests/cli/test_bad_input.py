@@ -210,6 +210,7 @@ def test_truncated_files(run: Run, here: Path):
     assert not list(here.glob("new.*"))
 
 
+@pytest.mark.slow
 def test_engines_and_what_was_measured(
     run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ):
