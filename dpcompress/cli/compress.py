@@ -9,6 +9,7 @@ import typer
 
 from dpcompress.cli.options import (
     Crop,
+    Device,
     Input,
     Json,
     Mean,
@@ -67,6 +68,7 @@ def compress(
         str, typer.Option("--engine", help="Engine that it will run on.")
     ] = ("onnxruntime"),
     precision: Annotated[str, typer.Option("--precision", help="Its numbers.")] = "fp32",
+    device: Device = None,
     threads: Threads = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at a time.")] = 1,
     input: Input = None,
@@ -91,14 +93,27 @@ def compress(
             "--latency", help="Use this latency table instead of measuring one."
         ),
     ] = None,
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Build and time planned networks until one is measured to fit the "
+            "budget. Without it: yes, unless --latency is given.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     json: Json = False,
 ) -> None:
     """Make a network shallower until it fits a latency budget; say what it cost.
 
     Times every span of layers on the engine, scores what each activation is worth, picks
-    the best plan within the budget, fine-tunes, merges and exports. Killed at any moment,
-    the same command goes on where it stopped.
+    the best plan that is measured to be within the budget, fine-tunes, merges and
+    exports. Killed at any moment, the same command goes on where it stopped.
+
+    A machine may be faster or slower from one minute to the next. A budget such as 70%
+    is about the ratio to the original, both measured at the same time; one in ms is
+    about the machine as it was when the table was measured.
 
     \b
     Examples:
@@ -120,8 +135,9 @@ def compress(
             )
         stored = output / "run.json"
         settings = None if stored.exists() else EXAMPLE.seeded(seed)
-        if settings is not None and latency is not None:
-            settings = settings.model_copy(update={"latency": str(latency)})
+        if settings is not None:
+            own = {"latency": latency and str(latency), "measure": measure}
+            settings = settings.model_copy(update=own)
         if settings is None and read_settings(stored).seed != seed != 0:
             raise UsageError(
                 f"{output} holds a run with another seed.", "Choose another."
@@ -141,13 +157,15 @@ def compress(
             budget=budget,
             engine=engine,
             precision=precision,
+            device=device,
             threads=threads,
             batch=batch,
             resize=resize,
             crop=crop,
             mean=mean,
             std=std,
-            latency=None if latency is None else str(latency),
+            latency=latency and str(latency),
+            measure=measure,
         )
         settings = _with_recipes(settings, pretrain_epochs, epochs, lr, score_steps, seed)
     result = compress(settings, output, progress_bar)
@@ -207,7 +225,7 @@ def _with_recipes(
 
 
 def _print(result: Result, folder: Path) -> None:
-    def row(name: str, side: Any) -> list[object]:
+    def row(name: str, side: Any, now_ms: float | None) -> list[object]:
         timing = side.measured
         return [
             name,
@@ -215,7 +233,7 @@ def _print(result: Result, folder: Path) -> None:
             f"{side.parameters:,}",
             f"{side.macs / 1e6:.1f} M",
             f"{side.accuracy:.2%}",
-            f"{side.predicted_ms:.3f}" if side.predicted_ms is not None else "",
+            *("" if ms is None else f"{ms:.3f}" for ms in (side.predicted_ms, now_ms)),
             f"{timing.median_ms:.3f}",
             f"{timing.p90_ms:.3f}",
             f"± {timing.spread_ms:.3f}",
@@ -228,12 +246,16 @@ def _print(result: Result, folder: Path) -> None:
             "parameters",
             "MACs",
             "accuracy",
-            "predicted ms",
-            "measured ms",
+            "predicted ms then",
+            "and now",
+            "measured ms now",
             "p90",
             "spread",
         ],
-        [row("original", result.original), row("compressed", result.compressed)],
+        [
+            row("original", result.original, None),
+            row("compressed", result.compressed, result.predicted_now_ms),
+        ],
     )
     speedup = result.speedup
     print(
@@ -241,13 +263,22 @@ def _print(result: Result, folder: Path) -> None:
         f"on {result.engine}, batch {result.batch}, {result.threads} threads; accuracy "
         f"on {result.test_images} test images."
     )
-    drift = result.original.measured.median_ms / (result.original.predicted_ms or 1) - 1
-    if result.original.predicted_ms and abs(drift) > 0.1:
-        console.print(
-            f"This machine is {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} now "
-            "than when the table was measured; predicted times are of then.",
-            style="yellow",
+    if result.predicted_now_ms is not None and result.original.predicted_ms:
+        slower = result.original.measured.median_ms / result.original.predicted_ms
+        print(
+            "Then is when the table was measured. The original now takes "
+            f"{slower:.0%} of its time then, so the compressed network should too: that "
+            f"prediction is off by {result.prediction_error:+.1%}."
         )
+        if abs(slower - 1) > 0.1:
+            console.print(
+                f"This machine is {abs(slower - 1):.0%} "
+                f"{'slower' if slower > 1 else 'faster'} now than then: a budget in ms "
+                "is about then.",
+                style="yellow",
+            )
+    if result.loop is not None:
+        print(result.loop.sentence)
     timing = result.compressed.measured
     if timing.disturbed > timing.samples:
         console.print(

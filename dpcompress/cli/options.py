@@ -200,7 +200,7 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="Inference engine that is measured: onnxruntime, openvino, tensorrt.",
+        help="Inference engine that is measured: onnxruntime, openvino, torch, tensorrt.",
     ),
 ]
 Threads = Annotated[
@@ -209,6 +209,14 @@ Threads = Annotated[
         "--threads",
         min=1,
         help="Threads of the engine. Without it: all cores.",
+        show_default=False,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu or cuda, for engines that run on both. Without it: cpu.",
         show_default=False,
     ),
 ]

@@ -9,6 +9,7 @@ import typer
 
 from dpcompress.cli.options import (
     Batch,
+    Device,
     Engine,
     Input,
     Json,
@@ -20,7 +21,7 @@ from dpcompress.cli.options import (
     Threads,
     candidate_limits,
 )
-from dpcompress.cli.output import emit, progress_bar
+from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def profile(
     precision: Precision = "fp32",
     max_growth: MaxGrowth = None,
     max_weight_mb: MaxWeightMb = None,
+    device: Device = None,
     store: StoreFile = None,
     bundle: Annotated[
         Path | None,
@@ -154,6 +156,7 @@ def profile(
                 batch=batch,
                 threads=threads,
                 precision=precision,
+                device=device,
                 store=known,
                 progress=progress,
             )
@@ -165,6 +168,13 @@ def profile(
             f"{output}: {summary['rows']} rows from {summary['ops']} measured ops. The "
             f"original takes {summary['e2e_ms']:.3f} ms, {summary['fixed_ms']:.3f} ms of "
             "it outside the layers."
+        )
+    if "rejected_ops" in table.header:
+        console.print(
+            f"{engine} rejects these ops, so that no plan can use their spans: "
+            f"{table.header['rejected_ops']}",
+            style="yellow",
+            markup=False,
         )
     if check:
         from dpcompress.pipeline.fidelity import check_table, write_check

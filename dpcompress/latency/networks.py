@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dpcompress.latency.engines import open_engine
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     NETWORKS,
@@ -11,7 +12,6 @@ from dpcompress.runner import (
     Sampling,
     Subject,
     compare,
-    open_engine,
 )
 
 
@@ -21,6 +21,7 @@ def bench_networks(
     engine: str = "onnxruntime",
     threads: int | None = None,
     precision: str = "fp32",
+    device: str | None = None,
     sampling: Sampling = NETWORKS,
     progress: Progress = silent,
 ) -> dict[str, Measurement]:
@@ -31,7 +32,7 @@ def bench_networks(
         EngineUnavailable: no such engine, precision or device here.
         BadInput: the engine rejects a network.
     """
-    opened = open_engine(engine, threads=threads, precision=precision)
+    opened = open_engine(engine, threads=threads, precision=precision, device=device)
 
     def subject(name: str, onnx: bytes) -> Subject:
         return Subject(name, lambda: opened.load(onnx))

@@ -11,6 +11,7 @@ import pandas as pd
 from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import digest
+from dpcompress.latency.engines import open_engine
 from dpcompress.latency.frames import FrameCosts, frame_sources
 from dpcompress.latency.store import Store
 from dpcompress.latency.workload import (
@@ -34,7 +35,6 @@ from dpcompress.runner import (
     Session,
     Subject,
     measure,
-    open_engine,
 )
 from dpcompress.tables import LatencyTable
 
@@ -47,6 +47,7 @@ def profile(
     batch: int = 1,
     threads: int | None = None,
     precision: str = "fp32",
+    device: str | None = None,
     sampling: Sampling = OPS,
     store: Store | None = None,
     progress: Progress = silent,
@@ -63,7 +64,7 @@ def profile(
         EngineUnavailable: no such engine, precision or device here.
         BadInput: the engine rejects the original network or one of its own layers.
     """
-    opened = open_engine(engine, threads=threads, precision=precision)
+    opened = open_engine(engine, threads=threads, precision=precision, device=device)
     identity = {**opened.identity, "method": METHOD}
     kept = Store() if store is None else store
     ops = span_ops(blueprint)
@@ -117,7 +118,7 @@ def build_table(
         if not is_op(subject):
             raise error
     rows = _rows(blueprint, ops, times, rejected)
-    return _table(blueprint, rows, times[original], identity, batch, len(rejected))
+    return _table(blueprint, rows, times[original], identity, batch, rejected)
 
 
 def _rows(
@@ -168,7 +169,7 @@ def _table(
     e2e: Measurement,
     identity: Mapping[str, str],
     batch: int,
-    rejected: int,
+    rejected: Mapping[str, BadInput],
 ) -> LatencyTable:
     singles_ms = math.fsum(original_rows(blueprint, rows)["latency_ms"])
     limits = blueprint.limits
@@ -187,7 +188,7 @@ def _table(
         "fixed_ms": round(max(e2e.median_ms - singles_ms, 0.0), 6),
     }
     if rejected:
-        header["rejected_ops"] = rejected
+        header["rejected_ops"] = "; ".join(sorted(rejected))
     return LatencyTable(rows, {key: str(value) for key, value in header.items()})
 
 

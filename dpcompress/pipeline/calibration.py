@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from dpcompress.blueprint import Blueprint
-from dpcompress.latency import bench_networks
+from dpcompress.latency import bench_networks, engine_of
 from dpcompress.latency.fidelity import spread_plans
 from dpcompress.pipeline.fidelity import merged_onnx
 from dpcompress.progress import Progress, silent
@@ -46,9 +46,7 @@ def calibrate(
         networks[str(done)] = merged_onnx(network, plan, int(header["batch"]))
     times = bench_networks(
         networks,
-        engine=header["engine"],
-        threads=int(header["threads"]),
-        precision=header["precision"],
+        **engine_of(table),
     )
     progress(len(plans), len(plans))
     measured = np.array([times[str(n)].median_ms for n in range(len(plans))])

@@ -20,16 +20,24 @@ from dpcompress.exporters import check_onnx, export_onnx
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import linearize, merge, merge_unchecked, trace
 from dpcompress.importance import Finetune, score, worth_scoring
-from dpcompress.latency import Store, bench_networks, profile
+from dpcompress.latency import Store, bench_networks, open_engine, profile
 from dpcompress.models import load_model, load_weights, save_weights
 from dpcompress.pipeline.calibration import calibrate
+from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.ledger import Ledger
-from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
+from dpcompress.pipeline.result import (
+    Result,
+    Side,
+    Speedup,
+    Timing,
+    macs,
+    parameters,
+)
 from dpcompress.pipeline.settings import Settings, read_settings
+from dpcompress.pipeline.trials import Trials
 from dpcompress.progress import Progress, silent
 from dpcompress.report import plot_frontier, plot_structure
-from dpcompress.runner import open_engine
-from dpcompress.solver import parse_budget, solve
+from dpcompress.solver import Frontier, parse_budget, solve
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import (
     Data,
@@ -100,7 +108,7 @@ def _settings(settings: Settings | None, folder: Path) -> Settings:
 def _check(settings: Settings) -> None:
     """Find before the first hour what would otherwise end the run after it."""
     parse_budget(settings.budget, 1.0)
-    open_engine(settings.engine)
+    open_engine(settings.engine, precision=settings.precision, device=settings.device)
     trace(load_model(settings.model, None, settings.model_args), settings.input)
 
 
@@ -217,7 +225,8 @@ class _Run:
                 table = LatencyTable.read(settings.latency)
                 table.require(self.blueprint.digest)
             else:
-                with self.bars(f"Time the layers on {settings.engine}") as progress:
+                title = f"Time the layers on {settings.engine}"
+                with self._store() as store, self.bars(title) as progress:
                     table = profile(
                         self.blueprint,
                         original=(self.folder / "original.onnx").read_bytes(),
@@ -225,7 +234,8 @@ class _Run:
                         batch=settings.batch,
                         threads=settings.threads,
                         precision=settings.precision,
-                        store=Store(self.folder / "measurements.sqlite"),
+                        device=settings.device,
+                        store=store,
                         progress=progress,
                     )
                 with self.bars("Calibrate on whole networks") as progress:
@@ -238,7 +248,9 @@ class _Run:
             "profile",
             settings=settings.model_dump(
                 mode="json",
-                include={"engine", "precision", "threads", "batch", "latency"},
+                include={
+                    *("engine", "precision", "device", "threads", "batch", "latency")
+                },
             ),
             # Latency does not depend on the weights, so a retrained original keeps it.
             reads=("blueprint.json",),
@@ -279,7 +291,10 @@ class _Run:
             table = ImportanceTable.read(self.folder / "importance.csv")
             frontier = solve(latency, table)
             budget_ms = parse_budget(self.settings.budget, latency.original_ms)
-            plan = frontier.at(budget_ms)
+            if self.settings.measures:
+                plan = self._measured_plan(frontier, budget_ms, latency)
+            else:
+                plan = frontier.at(budget_ms)
             frontier.write(self.folder / "frontier.csv")
             picture = plot_frontier(
                 frontier.latency_ms.tolist(),
@@ -296,11 +311,28 @@ class _Run:
 
         self.ledger.step(
             "solve",
-            settings={"budget": self.settings.budget},
+            settings={"budget": self.settings.budget, "measure": self.settings.measures},
             reads=("blueprint.json", "latency.csv", "importance.csv"),
-            makes=("frontier.csv", "frontier.png", "structure.png", "plan.json"),
+            makes=(
+                *("frontier.csv", "frontier.png", "structure.png", "plan.json"),
+                *(("closed_loop.json",) if self.settings.measures else ()),
+            ),
             run=run,
         )
+
+    def _measured_plan(
+        self, frontier: Frontier, budget_ms: float, latency: LatencyTable
+    ) -> Plan:
+        original = (self.folder / "original.onnx").read_bytes()
+        with self._store() as store, self.bars("Measure planned networks") as progress:
+            plan, loop = close_loop(
+                frontier,
+                budget_ms,
+                Trials(self.network, original, latency, store),
+                progress=progress,
+            )
+        self._write_json("closed_loop.json", loop.model_dump(mode="json"))
+        return plan
 
     def finetuned(self) -> None:
         def run() -> None:
@@ -365,13 +397,14 @@ class _Run:
                     engine=settings.engine,
                     threads=settings.threads,
                     precision=settings.precision,
+                    device=settings.device,
                     progress=progress,
                 )
             network = merge_unchecked(self._finetuned_network()).float()
             original = json.loads((self.folder / "original.json").read_text())
             latency = LatencyTable.read(self.folder / "latency.csv")
             test = evaluate(network, self.data.test)
-            result = Result(
+            result = Result.of(
                 original=Side(
                     layers=self.blueprint.depth,
                     parameters=parameters(self.network),
@@ -390,6 +423,7 @@ class _Run:
                 ),
                 test_images=test.count,
                 speedup=Speedup.of(times["original"], times["compressed"]),
+                loop=self._loop() if settings.measures else None,
                 budget_ms=self.plan.budget_ms,
                 engine=settings.engine,
                 batch=settings.batch,
@@ -401,11 +435,14 @@ class _Run:
             "bench",
             settings={
                 **settings.model_dump(
-                    mode="json", include={"engine", "precision", "threads"}
+                    mode="json", include={"engine", "precision", "device", "threads"}
                 ),
                 "format": Result.model_json_schema(),
             },
-            reads=("original.onnx", "compressed.onnx", "finetuned.safetensors"),
+            reads=(
+                *("original.onnx", "compressed.onnx", "finetuned.safetensors"),
+                *("latency.csv", "plan.json", "closed_loop.json"),
+            ),
             makes=("result.json",),
             run=run,
         )
@@ -438,6 +475,14 @@ class _Run:
     def plan(self) -> Plan:
         path = self.folder / "plan.json"
         return Plan.from_json(path.read_bytes(), path)
+
+    def _loop(self) -> Loop:
+        path = self.folder / "closed_loop.json"
+        return parse(Loop, path.read_bytes(), path)
+
+    def _store(self) -> Store:
+        """All that was measured: with it, a redone step finds the same."""
+        return Store(self.folder / "measurements.sqlite")
 
     def _new_network(self, weights: str | None) -> nn.Module:
         return load_model(self.settings.model, weights, self.settings.model_args)

@@ -13,7 +13,7 @@ from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.exporters import export_onnx
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import linearize, merge_unchecked
-from dpcompress.latency import bench_networks
+from dpcompress.latency import bench_networks, engine_of
 from dpcompress.latency.fidelity import CheckRun, Fidelity, spread_plans
 from dpcompress.progress import Progress, silent
 from dpcompress.report.figure import CHOSEN, KEPT, to_png
@@ -55,9 +55,7 @@ def check_table(
     longest = NETWORKS.max_seconds + _SECONDS_EACH * len(plans)
     times = bench_networks(
         networks,
-        engine=header["engine"],
-        threads=int(header["threads"]),
-        precision=header["precision"],
+        **engine_of(latency),
         sampling=sampling or replace(NETWORKS, max_seconds=longest),
         progress=progress,
     )

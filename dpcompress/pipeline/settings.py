@@ -29,7 +29,11 @@ class Settings(BaseModel):
 
     pretrain: recipe for training the network from scratch first; None to use `weights`.
     latency: a latency table made before, instead of measuring one.
+    measure: whether planned networks are built and measured until one is *measured* to
+        fit the budget; None: where the table is measured too, as one made before may be
+        of another machine.
     budget: as `parse_budget` takes it, end to end.
+    device: cpu or cuda, None for the engine's usual one.
     threads: of the engine and of the measurements; None takes all cores.
     """
 
@@ -48,10 +52,12 @@ class Settings(BaseModel):
     std: tuple[float, ...] | None = None
     engine: str = "onnxruntime"
     precision: str = "fp32"
+    device: str | None = None
     threads: int | None = None
     batch: Annotated[int, Field(ge=1)] = 1
     budget: str
     latency: str | None = None
+    measure: bool | None = None
     limits: Limits = Limits()
     scoring: Scoring = Scoring()
     finetune: Recipe = Recipe(epochs=20, distill_weight=0.5)
@@ -62,6 +68,10 @@ class Settings(BaseModel):
         if self.weights is not None and self.pretrain is not None:
             raise ValueError("give weights or a recipe to train from scratch, not both")
         return self
+
+    @property
+    def measures(self) -> bool:
+        return self.latency is None if self.measure is None else self.measure
 
     def seeded(self, seed: int) -> Self:
         """The same run with another seed everywhere."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,6 +208,20 @@ def test_truncated_files(run: Run, here: Path):
         done = run(verb, "net.py:net", *weights, *data, "-o", "new.safetensors")
         refused(done, 4, "plan.json is not a valid plan file")
     assert not list(here.glob("new.*"))
+
+
+@pytest.mark.slow
+def test_engines_and_what_was_measured(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    profile = ("profile", "net.py:net", "--input", "3x8x8", "-o", "T.csv")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    refused(run(*profile, "--engine", "openvino"), 5, "pip install", "openvino")
+    refused(run(*profile, "--precision", "int3"), 5, "int3")
+    refused(run(*profile, "--store", "photos/red/0.png"), 4, "photos/red/0.png")
+    refused(run(*profile, "--results", "plan.json"), 4, "plan.json, line 1")
+    refused(run(*profile, "--results", "absent.jsonl"), 4, "absent.jsonl")
+    assert not list(here.glob("T.*"))
 
 
 def test_a_budget_that_cannot_be_met(run: Run, here: Path):

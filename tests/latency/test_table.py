@@ -126,7 +126,9 @@ def test_a_layer_that_the_engine_rejects_is_named(
 
     # The shapes of kernels are attributes of the graph: (0, 3] is the only 7×7.
     engine.refused = bytes([0x40, 7, 0x40, 7])
-    assert (0, 3) not in {*zip(make().frame["start"], make().frame["stop"], strict=True)}
+    made = make()
+    assert (0, 3) not in {*zip(made.frame["start"], made.frame["stop"], strict=True)}
+    assert made.header["rejected_ops"] == "raw8x16x16 > conv8k7p3(0) relu(1)"
     engine.refused = bytes([0x40, 3, 0x40, 3])
     with pytest.raises(BadInput, match="too large"):
         make()
