@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpcompress.pipeline.calibration import fit
+from dpcompress.latency.correction import fit
 
 times = st.floats(0.1, 100)
 
