@@ -8,8 +8,8 @@ from typing import Collection, Dict, List, NamedTuple, Optional, Tuple
 
 from dpcompress.runner.engine import Session
 
-WAKING = 0.03
-"""Share of a window that the waking of an engine's own workers may take."""
+WAKING_MS = 0.1
+"""What the waking of an engine's own workers may take, per inference."""
 
 
 Snapshot = Dict[str, Tuple[int, int]]
@@ -34,8 +34,7 @@ class Clock:
         self._session, self._wait, self._window_ms = session, wait, window_ms
         self._cold = cold
         self.fastest_ms = float("inf")
-        self._repetitions = 1
-        self._least_waited = WAKING
+        self.repetitions = 1
         self._threads: Collection[str] = ()
         self._warm_up()
 
@@ -48,7 +47,7 @@ class Clock:
         for _ in range(12):
             now = self.window().ms
             self.fastest_ms = min(self.fastest_ms, now)
-            self._repetitions = max(1, round(self._window_ms / self.fastest_ms))
+            self.repetitions = max(1, round(self._window_ms / self.fastest_ms))
             late = time.perf_counter() - began > 0.5
             if late or abs(now - last) <= 0.02 * now:
                 break
@@ -60,16 +59,15 @@ class Clock:
         caches what others pushed out.
 
         Waking its own workers is part of an engine's work. So only what threads wait
-        beyond this session's least share, or beyond `WAKING`, counts as a disturbance.
+        beyond `WAKING_MS` counts as a disturbance.
         """
         if not self._cold:
             self._session.run_many(1)
         before = self._wait.snapshot(self._threads)
-        seconds = max(self._session.run_many(self._repetitions), 1e-9)
-        share = min(self._wait.longest(before) / seconds, 1.0)
-        self._least_waited = min(self._least_waited, share)
-        ms = seconds * 1e3 / self._repetitions
-        return Window(ms, share - self._least_waited)
+        seconds = max(self._session.run_many(self.repetitions), 1e-9)
+        waking = self.repetitions * WAKING_MS / 1e3
+        waited = max(self._wait.longest(before) - waking, 0.0) / seconds
+        return Window(seconds * 1e3 / self.repetitions, min(waited, 1.0))
 
 
 class CoreWait:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import torch
@@ -17,11 +18,19 @@ HERE = Path(__file__).parent
 
 
 def arguments(about: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=about)
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="torchvision:mobilenet_v2")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the results")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "dpcompress-latency",
+        help="folder of everything that is too large to keep",
+    )
     return parser
 
 

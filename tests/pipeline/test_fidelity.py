@@ -23,10 +23,11 @@ def test_builds_measures_and_reports_whole_networks(tmp_path: Path) -> None:
     blueprint = trace(network, (3, 16, 16))
     original = merged_onnx(network, keep_everything(blueprint), 2)
     table = profile(blueprint, original=original, batch=2, threads=1, sampling=QUICK)
-    found = check_table(network, blueprint, table, 2, sampling=QUICK)
+    same, found = check_table(network, blueprint, table, 2, sampling=QUICK)
     # There are two plans: one convolution, or both.
     assert {run.boundaries for run in found.runs} == {(0, 2), (0, 1, 2)}
     assert all(run.measured_ms > 0 for run in found.runs)
+    assert same == table  # no network was left to correct it with
     data, picture = write_check(found, tmp_path / "T.csv")
     assert json.loads(data.read_text())["networks"] == 2
     assert data.name == "T.check.json" and picture.read_bytes()[:4] == b"\x89PNG"
