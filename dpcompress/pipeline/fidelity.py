@@ -96,8 +96,14 @@ def judge(
     times: Sequence[Measurement],
     fitted: int,
 ) -> tuple[LatencyTable, Fidelity]:
-    """`latency` corrected by `fitted` of the measured plans, and its predictions of the
-    others."""
+    """`latency` corrected by `fitted` of the measured plans, from the fastest to the
+    original, and its predictions of the others."""
+    most = max(len(plan.spans) for plan in plans)
+    pairs = sorted(
+        zip(plans, times, strict=True),
+        key=lambda pair: (len(pair[0].spans) == most, pair[0].latency_ms),
+    )
+    plans, times = zip(*pairs, strict=True)
     sums = np.array([(plan.latency_ms or 0.0) - latency.fixed_ms for plan in plans])
     measured = np.array([time.median_ms for time in times])
     fit_on = np.linspace(0, len(plans) - 1, fitted).round().astype(int)

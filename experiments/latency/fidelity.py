@@ -18,12 +18,9 @@ from pathlib import Path
 import mobilenet
 
 from dpcompress.blueprint import Blueprint, Plan
-from dpcompress.exporters import export_onnx
 from dpcompress.files import write_bytes, write_text
-from dpcompress.graph import linearize, merge_unchecked
-from dpcompress.latency import Store, bench_networks, profile
+from dpcompress.latency import bench_networks, profile
 from dpcompress.latency.fidelity import span_times, spread_plans
-from dpcompress.pipeline.fidelity import judge, write_check
 from dpcompress.runner import NETWORKS
 from dpcompress.tables import LatencyTable
 
@@ -38,44 +35,47 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--plans", type=int, default=40)
     options = parser.parse_args()
-    work, cases = options.work, [(e, b) for e in options.engines for b in options.batches]
-    blueprint_file = work / "blueprint.json"
-    if options.step == "table":
-        made, blueprint = mobilenet.network(options.model, options.size)
-        write_text(blueprint_file, blueprint.to_json())
-        for engine, batch in cases:
-            table = profile(
-                blueprint,
-                original=mobilenet.original(made, blueprint, batch),
-                engine=engine,
-                batch=batch,
-                threads=options.threads,
-                store=Store(work / "measurements.sqlite"),
+    if options.step == "build":
+        return build(options.work, options)
+    for engine in options.engines:
+        for batch in options.batches:
+            blueprint, onnx = mobilenet.prepared(
+                options.work, options.model, options.size, batch
             )
-            table.write(work / f"{engine}_batch{batch}.csv")
-            print(engine, batch, table.original_ms, table.fixed_ms, flush=True)
-    elif options.step == "build":
-        first = LatencyTable.read(work / "onnxruntime_batch1.csv")
-        build(work, first, options)
-    else:
-        blueprint = Blueprint.from_json(blueprint_file.read_bytes(), blueprint_file)
-        for engine, batch in cases:
-            check(work, blueprint, engine, batch, options.output)
-        results = sorted(options.output.glob("*_batch*.check.json"))
-        found = {
-            file.name.split(".")[0]: json.loads(file.read_text()) for file in results
-        }
-        for summary in found.values():
-            del summary["runs"]
-        mobilenet.write(options.output / "fidelity.json", found)
+            path = options.work / f"{engine}_batch{batch}.csv"
+            if options.step == "check":
+                check(options.work, blueprint, LatencyTable.read(path), options.output)
+            elif not path.exists():
+                with mobilenet.store(options.work) as store:
+                    table = profile(
+                        blueprint,
+                        original=onnx,
+                        engine=engine,
+                        batch=batch,
+                        threads=options.threads,
+                        store=store,
+                    )
+                table.write(path)
+                print(engine, batch, table.original_ms, table.fixed_ms, flush=True)
+    found = {}
+    for file in sorted(options.output.glob("*_batch*.check.json")):
+        data = json.loads(file.read_text())
+        found[file.name.split(".")[0]] = {k: v for k, v in data.items() if k != "runs"}
+    mobilenet.write(options.output / "fidelity.json", found)
 
 
-def build(work: Path, table: LatencyTable, options) -> None:
+def build(work: Path, options) -> None:
+    from dpcompress.exporters import export_onnx
+    from dpcompress.graph import linearize, merge_unchecked
+
     made, blueprint = mobilenet.network(options.model, options.size)
+    table = LatencyTable.read(work / "onnxruntime_batch1.csv")
     plans = spread_plans(blueprint, table, options.plans + FITTED)
     for i, plan in enumerate(plans):
-        write_text(work / f"{i:02}.json", plan.to_json())
-        files = {batch: work / f"{i:02}_batch{batch}.onnx" for batch in options.batches}
+        write_text(work / f"plan{i:02}.json", plan.to_json())
+        files = {
+            batch: work / f"plan{i:02}_batch{batch}.onnx" for batch in options.batches
+        }
         if not all(file.exists() for file in files.values()):
             merged = merge_unchecked(linearize(made, plan)).float()
             for batch, file in files.items():
@@ -83,25 +83,26 @@ def build(work: Path, table: LatencyTable, options) -> None:
             print(i + 1, "of", len(plans), flush=True)
 
 
-def check(
-    work: Path, blueprint: Blueprint, engine: str, batch: int, output: Path
-) -> None:
-    table = LatencyTable.read(work / f"{engine}_batch{batch}.csv")
+def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -> None:
+    engine, batch = table.header["engine"], table.header["batch"]
     times = span_times(blueprint, table)
-    files = {file.stem[:2]: file for file in sorted(work.glob(f"??_batch{batch}.onnx"))}
     plans = []
-    for name in files:
-        path = work / f"{name}.json"
+    files = sorted(work.glob(f"plan??_batch{batch}.onnx"))
+    for file in files:
+        path = work / f"{file.stem[:6]}.json"
         plan = Plan.from_json(path.read_bytes(), path)
         here_ms = table.fixed_ms + sum(times[span] for span in plan.spans)
         plans.append(plan.model_copy(update={"latency_ms": here_ms}))
     measured = bench_networks(
-        {name: file.read_bytes() for name, file in files.items()},
+        {file.stem: file.read_bytes() for file in files},
         engine=engine,
         threads=int(table.header["threads"]),
         sampling=replace(NETWORKS, max_seconds=SECONDS),
     )
-    corrected, fidelity = judge(table, plans, [measured[n] for n in files], FITTED)
+    from dpcompress.pipeline.fidelity import judge, write_check
+
+    order = [measured[file.stem] for file in files]
+    corrected, fidelity = judge(table, plans, order, FITTED)
     write_check(fidelity, output / f"{engine}_batch{batch}.csv")
     header = {k: corrected.header.get(k) for k in ("calibration", "fixed_ms")}
     print(f"{engine}, batch {batch}: {fidelity.sentence} {header}", flush=True)
