@@ -20,6 +20,7 @@ NETWORKS = Sampling(
     max_rounds=80,
     max_repeats=40,
     max_seconds=30.0,
+    sessions=3,
 )
 """Enough for whole networks: most windows are a single inference."""
 
@@ -36,14 +37,23 @@ def compare(
     `max_repeats` the least disturbed rounds fill up to `min_rounds`. All subjects keep
     the same rounds, so that ratios can be taken round by round: see `ratio`. Of five
     subjects or more, what a round was slower or faster for all of them is taken off.
+    The sessions of a subject take turns: where one happens to lie in memory can change
+    its times by several percent, for as long as it lives.
     """
     rng, wait = random.Random(sampling.seed), CoreWait()
     calm: List[List[Window]] = []
     disturbed: List[List[Window]] = []
-    clocks = [Clock(s.load(), sampling.window_ms, wait, sampling.cold) for s in subjects]
+    clocks = [
+        [
+            Clock(s.load(), sampling.window_ms, wait, sampling.cold)
+            for _ in range(sampling.sessions)
+        ]
+        for s in subjects
+    ]
     began = time.perf_counter()
     while not _enough(calm, disturbed, time.perf_counter() - began, sampling):
-        windows = _round(clocks, rng)
+        turn = (len(calm) + len(disturbed)) % sampling.sessions
+        windows = _round([each[turn] for each in clocks], rng)
         left_alone = _waited(windows) <= sampling.max_waited
         (calm if left_alone else disturbed).append(windows)
         progress(min(len(calm), sampling.max_rounds), sampling.max_rounds, "")

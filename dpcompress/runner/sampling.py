@@ -33,6 +33,7 @@ class Sampling:
     max_waited: share of a window that threads may wait for a core.
     max_seconds: then a subject is finished with the windows that it has, at least 5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
+    sessions: sessions of each subject that take turns (`compare` only).
     group_bytes, group_size: subjects held in memory at the same time, at most.
     """
 
@@ -45,6 +46,7 @@ class Sampling:
     max_waited: float = 0.01
     max_seconds: float = 0.45
     anchor_tolerance: float = 1.0
+    sessions: int = 1
     group_bytes: int = 3_000_000_000
     group_size: int = 400
     seed: int = 0
