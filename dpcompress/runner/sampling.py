@@ -179,7 +179,7 @@ class _Series:
         self.windows_ms: List[float] = list(earlier)
         self.disturbed: List[Window] = []
         self.seconds = sum(self.windows_ms) / 1e3
-        self.usual_ms = self.clock.fastest_ms
+        self.usual_ms = quantile(earlier, 0.5) if earlier else self.clock.fastest_ms
         self.turns = 0.0
 
     def window(self) -> Window:

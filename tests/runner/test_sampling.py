@@ -173,3 +173,23 @@ def test_ratio_cancels_the_drift_that_both_share() -> None:
     assert faster.low <= faster.median <= faster.high
     assert faster.spread < 0.05
     assert len(times["a"].windows_ms) == len(times["b"].windows_ms)
+
+
+def test_sessions_take_turns_because_each_has_a_speed_of_its_own() -> None:
+    world, speeds = World(), iter([10.0, 14.0, 11.0, 20.0, 20.0, 20.0])
+    subjects = [Subject(name, lambda: Timed(world, next(speeds))) for name in ("a", "b")]
+    times = compare(subjects)
+    assert sorted({*times["a"].windows_ms}) == pytest.approx([10, 11, 14])
+    assert times["a"].median_ms == pytest.approx(11)
+    assert times["b"].spread_ms == pytest.approx(0)
+
+
+def test_what_slows_a_whole_round_is_taken_off() -> None:
+    rng = random.Random(1)
+    world = World(lambda now: 1.0 + 0.6 * (int(now / 0.3) % 2) + rng.uniform(0, 0.01))
+    subjects = [world.subject(f"net{i}", 5.0 + i) for i in range(8)]
+    times = compare(subjects)
+    rates = [time.median_ms / (5.0 + i) for i, time in enumerate(times.values())]
+    assert max(rates) / min(rates) < 1.02
+    few = compare(subjects[:2])
+    assert few["net0"].spread_ms > 10 * times["net0"].spread_ms
