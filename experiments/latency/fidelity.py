@@ -25,7 +25,7 @@ from dpcompress.runner import NETWORKS
 from dpcompress.tables import LatencyTable
 
 FITTED = 5
-SECONDS = 60
+SECONDS = 40
 
 
 def main() -> None:
