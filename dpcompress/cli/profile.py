@@ -87,9 +87,9 @@ def profile(
             "--check",
             metavar="N",
             min=0,
-            help="Then build N merged networks, from the fastest to the original, and "
-            "compare the table's predictions with their measured times. Writes "
-            "OUTPUT.check.json and OUTPUT.check.png.",
+            help="Then build 5 merged networks to correct the table, and N others, from "
+            "the fastest to the original, and compare the table's predictions with "
+            "their measured times. Writes OUTPUT.check.json and OUTPUT.check.png.",
         ),
     ] = 0,
     json: Json = False,
@@ -180,8 +180,12 @@ def profile(
         from dpcompress.pipeline.fidelity import check_table, write_check
 
         with progress_bar("check") as progress:
-            found = check_table(network, blueprint, table, check, progress=progress)
+            table, found = check_table(
+                network, blueprint, table, check, progress=progress
+            )
+        table.write(output)
         write_check(found, output)
+        summary |= _summary(table, output)
         summary["check"] = found.summary
         if not json:
             print(found.sentence)

@@ -12,10 +12,9 @@ from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import digest
 from dpcompress.latency.engines import open_engine
-from dpcompress.latency.frames import FrameCosts, frame_sources
+from dpcompress.latency.frames import READERS, FrameCosts, copies, frames_of, label
 from dpcompress.latency.store import Store
 from dpcompress.latency.workload import (
-    EMPTY,
     METHOD,
     Job,
     SpanOps,
@@ -82,6 +81,8 @@ def profile(
             missing,
             sampling,
             anchor=Subject("anchor", lambda: opened.load(anchor_graph())),
+            earlier={s.key: kept.windows(s.key, identity, batch) for s in missing},
+            keep=lambda windows_ms: kept.keep(windows_ms, identity, batch),
             rejected=rejected.__setitem__,
             done=lambda subject, time: kept.put(subject, identity, batch, time),
             progress=progress,
@@ -117,7 +118,7 @@ def build_table(
     for subject, error in rejected.items():
         if not is_op(subject):
             raise error
-    rows = _rows(blueprint, ops, times, rejected)
+    rows = _rows(blueprint, ops, times, rejected, batch)
     return _table(blueprint, rows, times[original], identity, batch, rejected)
 
 
@@ -126,12 +127,15 @@ def _rows(
     ops: SpanOps,
     times: Mapping[str, Measurement],
     rejected: Mapping[str, BadInput],
+    batch: int,
 ) -> pd.DataFrame:
-    labels = {s.label: s for op in ops.values() for s in frame_sources(op)}
-    once, twice = (
-        {k: times[frame_name(s, n)].median_ms for k, s in labels.items()} for n in (1, 2)
-    )
-    frames = FrameCosts(times[EMPTY].median_ms, once, twice)
+    once: dict[str, float] = {}
+    many: dict[str, float] = {}
+    for op in ops.values():
+        for sources, readers in frames_of(op):
+            found = many if readers == READERS else once
+            found[label(sources)] = times[frame_name(sources, readers)].median_ms
+    frames = FrameCosts(once, many)
     rows = []
     for (span, flag), op in ops.items():
         if op.signature in rejected:
@@ -144,13 +148,14 @@ def _rows(
                     error.remedy,
                 ) from error
             continue
-        timed = times[op.signature]
+        timed, count = times[op.signature], copies(op, batch)
+        own_ms = (timed.median_ms - frames.of(op, batch)) / count
         rows.append(
             {
                 "start": span.start,
                 "stop": span.stop,
-                "latency_ms": round(max(timed.median_ms - frames.of(op), 0.0), 6),
-                "spread_ms": round(timed.spread_ms, 6),
+                "latency_ms": round(max(own_ms, 0.0), 6),
+                "spread_ms": round(timed.spread_ms / count, 6),
                 "op": digest(op.signature.encode()),
                 "samples": timed.samples,
                 "act_stop": pd.NA if flag is None else int(flag),

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.files import digest
-from dpcompress.latency.frames import (
-    empty_graph,
-    frame_graph,
-    frame_sources,
-    framed_graph,
-)
+from dpcompress.latency.frames import copies, frame_graph, framed_graph, frames_of, label
 from dpcompress.latency.onnx_graphs import plain_graph
 from dpcompress.latency.ops import (
     Source,
@@ -24,10 +19,8 @@ from dpcompress.latency.ops import (
     span_op,
 )
 
-METHOD = "framed-1"
+METHOD = "framed-2"
 """Names the way of timing an op; part of the key of everything measured."""
-
-EMPTY = "empty"
 
 SpanOps = dict[tuple[Span, bool | None], TimedOp]
 
@@ -53,19 +46,14 @@ def span_ops(blueprint: Blueprint) -> SpanOps:
 
 
 def jobs(ops: SpanOps, original: bytes, batch: int) -> dict[str, Job]:
-    """Subject → job: the original network, an empty graph, every unique op in its frame,
-    and the frames."""
-    found = {
-        network_name(original): Job(lambda: original),
-        EMPTY: Job(partial(empty_graph, batch)),
-    }
+    """Subject → job: the original network, every unique op in its frame, the frames."""
+    found = {network_name(original): Job(lambda: original)}
     for op in {op.signature: op for op in ops.values()}.values():
         found[op.signature] = Job(partial(framed_graph, op, batch), _bytes(op, batch))
-        for source in frame_sources(op):
-            for count in (1, 2):
-                graph = partial(frame_graph, source, count, batch)
-                size = 8 * batch * math.prod(source.shape)
-                found[frame_name(source, count)] = Job(graph, size)
+        for sources, readers in frames_of(op):
+            graph = partial(frame_graph, sources, readers, batch)
+            size = 8 * batch * sum(math.prod(source.shape) for source in sources)
+            found[frame_name(sources, readers)] = Job(graph, size)
     return found
 
 
@@ -78,8 +66,8 @@ def network_name(onnx: bytes) -> str:
     return f"network {digest(onnx)}"
 
 
-def frame_name(source: Source, consumers: int) -> str:
-    return f"frame {source.label} to {consumers}"
+def frame_name(sources: Sequence[Source], readers: int) -> str:
+    return f"frame {label(sources)} to {readers}"
 
 
 def anchor_graph() -> bytes:
@@ -96,4 +84,4 @@ def anchor_graph() -> bytes:
 def _bytes(op: TimedOp, batch: int) -> int:
     shapes = [*(s.shape for s in op.sources), *(s.shape for s in op.steps)]
     weights = sum(step.conv.weights for step in op.steps if step.conv)
-    return 4 * (batch * sum(map(math.prod, shapes)) + 2 * weights)
+    return 4 * copies(op, batch) * (batch * sum(map(math.prod, shapes)) + 2 * weights)
