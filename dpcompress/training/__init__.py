@@ -10,7 +10,8 @@ from dpcompress.training.evaluate import (
     predict_logits,
 )
 from dpcompress.training.images import Split
-from dpcompress.training.loop import Epoch, Extension, fit
+from dpcompress.training.loop import Epoch, fit
+from dpcompress.training.objective import Extension
 from dpcompress.training.recipe import Recipe
 from dpcompress.training.seeding import deterministic, seed_of, seeded
 
