@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,12 @@ from dpcompress.cli.options import (
 )
 from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
+
+
+class Numbers(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 def finetune(
@@ -67,15 +74,25 @@ def finetune(
     augment: Annotated[
         bool, typer.Option(help="Shift, crop and flip the training images at random.")
     ] = True,
+    precision: Annotated[
+        Numbers, typer.Option("--precision", help="Of the passes; weights stay fp32.")
+    ] = Numbers.fp32,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network: for long runs.")
+    ] = False,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="CSV of the epochs, as they finish.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Fine-tune the network of a plan, before it is merged.
 
     The plan's activations are removed and its padding moved, so that merging afterwards
-    changes nothing. Interrupted, the same command goes on after its last epoch. The
-    result is a state dict with the original's names; train it in your own loop if you
-    like (see `dpcompress.linearize`).
+    changes nothing. Interrupted, the same command goes on where it was two minutes before
+    at most. The result is a state dict with the original's names; train it in your own
+    loop if you like (see `dpcompress.linearize`). On several GPUs, start it with
+    `accelerate launch -m dpcompress finetune …`; --batch-size counts the images of all.
 
     \b
     Example:
@@ -83,6 +100,8 @@ def finetune(
         --weights trained.safetensors --plan plan.json --data digits -o ft.safetensors
     """
     from dataclasses import asdict
+
+    from accelerate import PartialState
 
     from dpcompress.blueprint import Plan
     from dpcompress.cli.options import InputShape
@@ -111,6 +130,8 @@ def finetune(
         label_smoothing=label_smoothing,
         distill_weight=distill,
         augment=augment,
+        precision=precision.value,
+        compile=compile,
         seed=seed,
     )
     checkpoint = output.with_name(output.name + ".checkpoint")
@@ -121,8 +142,11 @@ def finetune(
             recipe,
             teacher=original if distill else None,
             checkpoint=checkpoint,
+            log=log,
             progress=progress,
         )
+    if not PartialState().is_main_process:
+        return
     made_from = {
         "model": model,
         "plan": digest_file(plan),

@@ -344,6 +344,7 @@ class _Run:
                     self.settings.finetune,
                     teacher=self.network,
                     checkpoint=self.folder / "finetune.checkpoint",
+                    log=self.folder / "finetune.csv",
                     validate=False,
                     progress=progress,
                 )
@@ -353,7 +354,7 @@ class _Run:
             "finetune",
             settings=self.settings.finetune.model_dump(mode="json"),
             reads=("original.safetensors", "plan.json"),
-            makes=("finetuned.safetensors",),
+            makes=("finetuned.safetensors", "finetune.csv"),
             run=run,
         )
         (self.folder / "finetune.checkpoint").unlink(missing_ok=True)
