@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -71,8 +72,8 @@ def fold_norms(network: fx.GraphModule, blueprint: Blueprint) -> None:
         source = op.inputs[0]
         if blueprint.consumers[source] != (number,) or source == blueprint.output:
             continue
-        conv = network.get_submodule(blueprint.ops[source].name)
-        norm = network.get_submodule(op.name)
+        conv: Any = network.get_submodule(blueprint.ops[source].name)
+        norm: Any = network.get_submodule(op.name)
         conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var,
             norm.eps, norm.weight, norm.bias,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpcompress.blueprint import Blueprint, examine
+from dpcompress.blueprint import Blueprint, MergedSpan, examine
 from dpcompress.errors import BadInput
 from dpcompress.graph.fit import LEAST_IMAGES
 from dpcompress.graph.span_fit import (
@@ -73,7 +73,8 @@ class Fit:
         if job[0] is None or job[0].span.length == 1:
             logits = predict_logits(model, heldout)
             return [_metrics(logits, logits, heldout.labels, 0.0)] * len(job)
-        spans = [examine(blueprint, entry.span) for entry in job if entry]
+        found = (examine(blueprint, entry.span) for entry in job if entry)
+        spans = [span for span in found if isinstance(span, MergedSpan)]
         images = calibration_images(data, self.images, self.seed)
         original = Original(model, blueprint.input)
         convs = original.fit(spans, images, self.ridge)

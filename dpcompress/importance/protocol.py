@@ -30,15 +30,18 @@ Job = tuple[Entry | None, ...]
 
 
 class Estimator(Protocol):
-    """Says what a network is worth with one entry applied; one estimator per file.
+    """Says what a network is worth with one entry applied; one estimator per file."""
 
-    free_activations: whether it can tell what an added activation is worth; if not,
-        entries with one are left out of the table.
-    metrics: those whose change can be the importance.
-    """
+    @property
+    def free_activations(self) -> bool:
+        """Whether it can tell what an added activation is worth; if not, entries with
+        one are left out of the table."""
+        ...
 
-    free_activations: bool
-    metrics: tuple[str, ...]
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those whose change can be the importance."""
+        ...
 
     @property
     def identity(self) -> dict[str, Any]:
