@@ -4,6 +4,7 @@ from dpcompress.graph.certificate import Certificate, certify
 from dpcompress.graph.fit import FitReport, fit_merged
 from dpcompress.graph.linearize import linearize, trace
 from dpcompress.graph.merge import merge, merge_unchecked, span_algebra
+from dpcompress.graph.norms import with_norms, without_norms
 
 __all__ = [
     "Certificate",
@@ -15,4 +16,6 @@ __all__ = [
     "merge_unchecked",
     "span_algebra",
     "trace",
+    "with_norms",
+    "without_norms",
 ]
