@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from dpcompress.blueprint import Plan, Span, examine, keep_everything
 from dpcompress.errors import BadInput
-from dpcompress.graph import fit_merged, linearize, merge, merge_unchecked, trace
+from dpcompress.graph import (
+    fit_merged,
+    linearize,
+    merge,
+    merge_unchecked,
+    trace,
+    with_norms,
+    without_norms,
+)
 from dpcompress.graph.span_fit import UNKNOWNS, Original, begin_fit, whole_kernel
 from dpcompress.importance import Entry, plan_of
 from tests.training.networks import tiny
@@ -195,3 +203,24 @@ def test_too_few_images_or_of_another_size_are_refused() -> None:
     for wrong in (images(3), images(20, 0, (3, 16, 16))):
         with pytest.raises(BadInput, match="cannot be fitted on"):
             fit_merged(model, plan, wrong)
+
+
+def test_norms_change_nothing_and_fold_away() -> None:
+    model = settled(tiny())
+    plan = plan_of(trace(model, SHAPE), Entry(1, 4, 1, 0))
+    network, _ = fit_merged(model, plan, images(40))
+    names, unseen = network.state_dict().keys(), images(8, 4)
+    expected = network(unseen)
+    with_norms(network, images(100))
+    normed = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(normed) == len(plan.spans)
+    torch.testing.assert_close(network(unseen), expected, atol=1e-4, rtol=1e-4)
+    network.train()
+    moved = torch.optim.SGD(network.parameters(), 0.1)
+    network(images(32, 6)).square().sum().backward()
+    moved.step()
+    trained = network.eval()(unseen)
+    without_norms(network)
+    assert network.state_dict().keys() == names
+    torch.testing.assert_close(network(unseen), trained, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(trained, expected, atol=1e-2)
