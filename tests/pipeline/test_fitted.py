@@ -20,12 +20,15 @@ from dpcompress.training import Recipe, fit, load_data
 NETWORK = """
 from torch import nn
 
-def layer(a, b, **options):
-    return nn.Conv2d(a, b, 3, padding=1, bias=False, **options), nn.BatchNorm2d(b), nn.ReLU()
+def layer(a, b, stride=1):
+    conv = nn.Conv2d(a, b, 3, stride, padding=1, bias=False)
+    return conv, nn.BatchNorm2d(b), nn.ReLU()
 
 def network():
-    return nn.Sequential(*layer(3, 8), *layer(8, 8), *layer(8, 8), *layer(8, 12, stride=2),
-        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 10))
+    return nn.Sequential(
+        *layer(3, 8), *layer(8, 8), *layer(8, 8), *layer(8, 12, stride=2),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 10),
+    )
 """
 
 
