@@ -103,7 +103,7 @@ def score(
         progress(done, len(wanted), _name(job[-1]))
     book.settle()
     original = book.results[keys[None]]
-    sign = -1.0 if metric == "loss" else 1.0
+    sign = 1.0 if metric == "accuracy" else -1.0
     rows = [
         {
             **entry._asdict(),
