@@ -38,7 +38,7 @@ def run_on_ray(
         ) from error
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False, configure_logging=False)
+        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
     for module in foreign:
         ray.cloudpickle.register_pickle_by_value(module)
     try:

@@ -29,7 +29,7 @@ def net(classes=10):
 @pytest.mark.slow
 def test_ray_gives_the_same_table(tmp_path: Path) -> None:
     """With a network whose class lives in a file that Ray's workers cannot import."""
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
     (tmp_path / "mine.py").write_text(FILE)
     torch.manual_seed(0)
     model, data = load_model(f"{tmp_path}/mine.py:net"), small_digits()
@@ -56,12 +56,17 @@ def test_ray_gives_the_same_table(tmp_path: Path) -> None:
             for executor in ("local", "ray")
         ]
         assert tables[0] == tables[1] and done[-1] == 4
+        if estimator is not quick:  # the first cluster was started and stopped by score
+            assert not ray.is_initialized()
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    assert ray.is_initialized()
     local, ray = ((tmp_path / f"{e}.jsonl").read_bytes() for e in ("local", "ray"))
     assert local == ray
     bad = load_model(f"{tmp_path}/mine.py:net", None, {"classes": 3})
     with pytest.raises(BadInput, match="10 classes"):
         score(bad, trace(bad, (3, 8, 8)), data, estimator=Fit(images=100),
               spans=SPANS, executor="ray", workers=1)  # fmt: skip
+    ray.shutdown()
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
