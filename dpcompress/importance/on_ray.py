@@ -28,6 +28,7 @@ def run_on_ray(
 
     Raises:
         EngineUnavailable: Ray is not installed.
+        Exception: what `call` raises.
     """
     try:
         import ray
@@ -54,7 +55,11 @@ def run_on_ray(
             finished, _ = ray.wait(list(running))
             for reference in finished:
                 running.remove(reference)
-                yield ray.get(reference)
+                try:
+                    result = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from error
+                yield result
     finally:
         for module in foreign:
             ray.cloudpickle.unregister_pickle_by_value(module)

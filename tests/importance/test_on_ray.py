@@ -63,7 +63,7 @@ def test_ray_gives_the_same_table(tmp_path: Path) -> None:
     local, ray = ((tmp_path / f"{e}.jsonl").read_bytes() for e in ("local", "ray"))
     assert local == ray
     bad = load_model(f"{tmp_path}/mine.py:net", None, {"classes": 3})
-    with pytest.raises(BadInput, match="10 classes"):
+    with pytest.raises(BadInput, match="^The data has 10 classes"):
         score(bad, trace(bad, (3, 8, 8)), data, estimator=Fit(images=100),
               spans=SPANS, executor="ray", workers=1)  # fmt: skip
     ray.shutdown()
