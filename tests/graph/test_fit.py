@@ -79,7 +79,7 @@ def test_one_span_alone_is_what_the_estimator_looks_at() -> None:
     """`outputs` runs the rest of the network only; the fitted network runs as a whole."""
     model = settled(tiny())
     original = Original(model, SHAPE)
-    for entry in (Entry(1, 4, 1, 0), Entry(1, 3, 1, 1), Entry(0, 2, 1, 1)):
+    for entry in (Entry(1, 4, 1, 0), Entry(1, 3, 1, 1), Entry(2, 4, 1, 0)):
         span = examine(original.blueprint, entry.span)
         convs = original.fit([span], images(40))
         plain, (output,) = original.outputs(images(5, 3), [span], convs)
