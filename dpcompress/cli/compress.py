@@ -10,6 +10,7 @@ import typer
 from dpcompress.cli.options import (
     Crop,
     Device,
+    Form,
     Input,
     Json,
     Mean,
@@ -87,6 +88,24 @@ def compress(
     score_steps: Annotated[
         int, typer.Option("--score-steps", min=1, help="Training steps per scored span.")
     ] = 8,
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            "--estimator",
+            help="How spans are scored: 'finetune' trains each for --score-steps, 'fit' "
+            "fits a convolution to it. Without it: finetune, or fit with --train none.",
+            show_default=False,
+        ),
+    ] = None,
+    train: Annotated[
+        str,
+        typer.Option(
+            "--train",
+            help="'finetune', or 'none': fit every span of the plan to the original by "
+            "least squares instead; needs no labels, and minutes.",
+        ),
+    ] = "finetune",
+    form: Form = "linearized",
     latency: Annotated[
         Path | None,
         typer.Option(
@@ -167,7 +186,9 @@ def compress(
             latency=latency and str(latency),
             measure=measure,
         )
+        estimator = estimator or ("fit" if train == "none" else "finetune")
         settings = _with_recipes(settings, pretrain_epochs, epochs, lr, score_steps, seed)
+        settings = _with_choices(settings, estimator, train, form)
     result = compress(settings, output, progress_bar)
     if json:
         emit(result.model_dump(mode="json"))
@@ -222,6 +243,20 @@ def _with_recipes(
     return settings.model_copy(
         update={"finetune": finetune, "scoring": scoring, "pretrain": pretrain}
     ).seeded(seed)
+
+
+def _with_choices(settings: Settings, estimator: str, train: str, form: str) -> Settings:
+    for option, value, known in (
+        ("--estimator", estimator, ("finetune", "fit")),
+        ("--train", train, ("finetune", "none")),
+        ("--form", form, ("linearized", "merged")),
+    ):
+        if value not in known:
+            raise UsageError(
+                f"{option} {value} does not exist.", f"Choose {' or '.join(known)}."
+            )
+    scoring = settings.scoring.model_copy(update={"estimator": estimator})
+    return settings.model_copy(update={"scoring": scoring, "train": train, "form": form})
 
 
 def _print(result: Result, folder: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 from dpcompress.cli.options import (
     Crop,
     Data,
+    Form,
     Input,
     Json,
     Mean,
@@ -24,6 +25,8 @@ from dpcompress.cli.options import (
 )
 from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
+
+_FIT_IMAGES = 1024
 
 
 class Numbers(StrEnum):
@@ -46,6 +49,7 @@ def finetune(
     crop: Crop = None,
     mean: Mean = None,
     std: Std = None,
+    form: Form = "linearized",
     epochs: Annotated[
         int, typer.Option("--epochs", min=1, help="Passes over the training images.")
     ] = 20,
@@ -91,8 +95,10 @@ def finetune(
     The plan's activations are removed and its padding moved, so that merging afterwards
     changes nothing. Interrupted, the same command goes on where it was two minutes before
     at most. The result is a state dict with the original's names; train it in your own
-    loop if you like (see `dpcompress.linearize`). On several GPUs, start it with
-    `accelerate launch -m dpcompress finetune …`; --batch-size counts the images of all.
+    loop if you like (see `dpcompress.linearize`). With --form merged it is the merged
+    network's: no merge is needed, `export` takes it as it is. On several GPUs, start it
+    with `accelerate launch -m dpcompress finetune …`; --batch-size counts the images of
+    all.
 
     \b
     Example:
@@ -107,10 +113,13 @@ def finetune(
     from dpcompress.cli.options import InputShape
     from dpcompress.cli.trained import Preparation, load_trained
     from dpcompress.files import digest_file
-    from dpcompress.graph import linearize
+    from dpcompress.graph import fit_merged, linearize, with_norms, without_norms
+    from dpcompress.importance import calibration_images
     from dpcompress.models import save_weights
     from dpcompress.training import Recipe, evaluate, fit
 
+    if form not in ("linearized", "merged"):
+        raise UsageError(f"--form {form} does not exist.", "Choose linearized or merged.")
     decision = Plan.from_json(plan.read_bytes(), plan)
     if input is not None and decision.input not in (None, tuple(input)):
         raise UsageError(
@@ -121,7 +130,14 @@ def finetune(
         input = InputShape(*decision.input)
     preparation = Preparation(resize, crop, mean, std)
     original, images = load_trained(model, weights, model_args, input, data, preparation)
-    network = linearize(original, decision)
+    merged = form == "merged"
+    if merged:
+        calibration = calibration_images(images, _FIT_IMAGES, seed)
+        with progress_bar("Fitting the spans") as progress:
+            network, _ = fit_merged(original, decision, calibration, progress=progress)
+        with_norms(network, calibration)
+    else:
+        network = linearize(original, decision)
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -145,10 +161,13 @@ def finetune(
             log=log,
             progress=progress,
         )
+    if merged:
+        without_norms(network)
     if not PartialState().is_main_process:
         return
     made_from = {
         "model": model,
+        "form": form,
         "plan": digest_file(plan),
         "data": images.description,
         "recipe": recipe.model_dump(),

@@ -107,6 +107,15 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+Form = Annotated[
+    str,
+    typer.Option(
+        "--form",
+        help="What is trained: the 'linearized' network, to be merged exactly later, or "
+        "the 'merged' one, small from the start, whose spans were first fitted to the "
+        "original by least squares.",
+    ),
+]
 Weights = Annotated[
     str | None,
     typer.Option(

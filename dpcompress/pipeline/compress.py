@@ -11,15 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from dpcompress.blueprint import Blueprint, Plan, keep_everything
 from dpcompress.blueprint.data import parse
 from dpcompress.errors import UsageError
 from dpcompress.exporters import check_onnx, export_onnx
 from dpcompress.files import write_bytes, write_text
-from dpcompress.graph import linearize, merge, merge_unchecked, trace
-from dpcompress.importance import Finetune, score, worth_scoring
+from dpcompress.graph import (
+    fit_merged,
+    linearize,
+    merge,
+    merge_unchecked,
+    trace,
+    with_norms,
+    without_norms,
+)
+from dpcompress.importance import calibration_images, score, worth_scoring
 from dpcompress.latency import Store, bench_networks, open_engine, profile
 from dpcompress.models import load_model, load_weights, save_weights
 from dpcompress.pipeline.calibration import calibrate
@@ -127,6 +135,7 @@ class _Run:
             self.latency,
             self.importance,
             self.plan_files,
+            self.fitted,
             self.finetuned,
             self.merged,
             self.measured,
@@ -268,7 +277,7 @@ class _Run:
                     self.network,
                     self.blueprint,
                     self.data,
-                    estimator=Finetune(scoring.recipe),
+                    estimator=scoring.chosen,
                     spans=worth_scoring(self.blueprint, latency),
                     metric=scoring.metric,
                     alpha=scoring.alpha,
@@ -334,9 +343,37 @@ class _Run:
         self._write_json("closed_loop.json", loop.model_dump(mode="json"))
         return plan
 
-    def finetuned(self) -> None:
+    def fitted(self) -> None:
+        if not self.settings.fits:
+            return
+
         def run() -> None:
-            network = linearize(self.network, self.plan)
+            with self.bars("Fit the spans") as progress:
+                network, report = fit_merged(
+                    self.network, self.plan, self._calibration(), progress=progress
+                )
+            save_weights(self.folder / "fitted.safetensors", network.state_dict())
+            report.write(self.folder / "fit.json")
+
+        self.ledger.step(
+            "fit",
+            settings={"images": self.settings.images, "seed": self.settings.seed},
+            reads=("original.safetensors", "plan.json"),
+            makes=("fitted.safetensors", "fit.json"),
+            run=run,
+        )
+
+    def finetuned(self) -> None:
+        if self.settings.train == "none":
+            return
+        merged = self.settings.form == "merged"
+
+        def run() -> None:
+            if merged:
+                network = self._merged_network("fitted.safetensors")
+                with_norms(network, self._calibration())
+            else:
+                network = linearize(self.network, self.plan)
             with self.bars("Fine-tune") as progress:
                 fit(
                     network,
@@ -348,25 +385,36 @@ class _Run:
                     validate=False,
                     progress=progress,
                 )
+            if merged:
+                without_norms(network)
             save_weights(self.folder / "finetuned.safetensors", network.state_dict())
 
+        start = ("fitted.safetensors",) if merged else ()
         self.ledger.step(
             "finetune",
             settings=self.settings.finetune.model_dump(mode="json"),
-            reads=("original.safetensors", "plan.json"),
+            reads=("original.safetensors", "plan.json", *start),
             makes=("finetuned.safetensors", "finetune.csv"),
             run=run,
         )
         (self.folder / "finetune.checkpoint").unlink(missing_ok=True)
 
     def merged(self) -> None:
+        fits = self.settings.fits
+        source = "finetuned" if self.settings.train == "finetune" else "fitted"
+        weights = f"{source}.safetensors"
+
         def run() -> None:
-            linear = self._finetuned_network()
             images = self.data.test.first(_CHECK_IMAGES)
-            network, certificate = merge(linear, images[:_CERTIFICATE_IMAGES])
+            if fits:
+                network = expected = self._merged_network(weights)
+            else:
+                expected = linearize(self.network, self.plan)
+                load_weights(expected, self.folder / weights)
+                network, certificate = merge(expected, images[:_CERTIFICATE_IMAGES])
+                certificate.write(self.folder / "certificate.json")
             data = export_onnx(network, self.settings.input, self.settings.batch)
-            check = check_onnx(data, linear, images)
-            certificate.write(self.folder / "certificate.json")
+            check = check_onnx(data, expected, images)
             self._write_json("export.json", asdict(check))
             save_weights(self.folder / "merged.safetensors", network.state_dict())
             write_bytes(self.folder / "compressed.onnx", data)
@@ -374,9 +422,9 @@ class _Run:
         self.ledger.step(
             "merge",
             settings={"batch": self.settings.batch},
-            reads=("plan.json", "finetuned.safetensors"),
+            reads=("plan.json", weights),
             makes=(
-                "certificate.json",
+                *(() if fits else ("certificate.json",)),
                 "export.json",
                 "merged.safetensors",
                 "compressed.onnx",
@@ -401,7 +449,7 @@ class _Run:
                     device=settings.device,
                     progress=progress,
                 )
-            network = merge_unchecked(self._finetuned_network()).float()
+            network = self._merged_network("merged.safetensors")
             original = json.loads((self.folder / "original.json").read_text())
             latency = LatencyTable.read(self.folder / "latency.csv")
             test = evaluate(network, self.data.test)
@@ -441,7 +489,7 @@ class _Run:
                 "format": Result.model_json_schema(),
             },
             reads=(
-                *("original.onnx", "compressed.onnx", "finetuned.safetensors"),
+                *("original.onnx", "compressed.onnx", "merged.safetensors"),
                 *("latency.csv", "plan.json", "closed_loop.json"),
             ),
             makes=("result.json",),
@@ -488,10 +536,13 @@ class _Run:
     def _new_network(self, weights: str | None) -> nn.Module:
         return load_model(self.settings.model, weights, self.settings.model_args)
 
-    def _finetuned_network(self) -> fx.GraphModule:
-        network = linearize(self.network, self.plan)
-        load_weights(network, self.folder / "finetuned.safetensors")
+    def _merged_network(self, weights: str) -> fx.GraphModule:
+        network = merge_unchecked(linearize(self.network, self.plan)).float()
+        load_weights(network, self.folder / weights)
         return network
+
+    def _calibration(self) -> Tensor:
+        return calibration_images(self.data, self.settings.images, self.settings.seed)
 
     def _write_json(self, file: str, value: dict[str, Any]) -> None:
         write_text(self.folder / file, json.dumps(value, indent=1) + "\n")

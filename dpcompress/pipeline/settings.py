@@ -8,20 +8,29 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dpcompress.blueprint import Limits
-from dpcompress.importance import Finetune
+from dpcompress.importance import Estimator, Finetune, Fit
 from dpcompress.training import Recipe
 
 Scalar = bool | int | float | str | None
 
 
 class Scoring(BaseModel):
-    """How importance is scored: the recipe of each entry, what is read off, the shift."""
+    """How importance is scored: the estimator, its recipe ("finetune") or number of
+    calibration images ("fit"), what is read off, the shift."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    estimator: Literal["finetune", "fit"] = "finetune"
     recipe: Recipe = Finetune().recipe
-    metric: Literal["accuracy", "loss"] = "loss"
+    images: Annotated[int, Field(ge=1)] = Fit().images
+    metric: Literal["accuracy", "loss", "logits"] = "loss"
     alpha: float = 1.2
+
+    @property
+    def chosen(self) -> Estimator:
+        if self.estimator == "fit":
+            return Fit(images=self.images, seed=self.recipe.seed)
+        return Finetune(self.recipe)
 
 
 class Settings(BaseModel):
@@ -34,6 +43,10 @@ class Settings(BaseModel):
         of another machine.
     budget: as `parse_budget` takes it, end to end.
     device: cpu or cuda, None for the engine's usual one.
+    train: "none" fits the plan's spans to the original, without labels or training.
+    form: what is fine-tuned: the "linearized" network, before it is merged exactly, or
+        the "merged" one, starting from spans that were fitted.
+    images: unlabelled ones that spans are fitted on.
     threads: of the engine and of the measurements; None takes all cores.
     """
 
@@ -60,6 +73,9 @@ class Settings(BaseModel):
     measure: bool | None = None
     limits: Limits = Limits()
     scoring: Scoring = Scoring()
+    train: Literal["finetune", "none"] = "finetune"
+    form: Literal["linearized", "merged"] = "linearized"
+    images: Annotated[int, Field(ge=1)] = 1024
     finetune: Recipe = Recipe(epochs=20, distill_weight=0.5)
     seed: int = 0
 
@@ -72,6 +88,11 @@ class Settings(BaseModel):
     @property
     def measures(self) -> bool:
         return self.latency is None if self.measure is None else self.measure
+
+    @property
+    def fits(self) -> bool:
+        """Whether spans are fitted, not merged exactly."""
+        return self.train == "none" or self.form == "merged"
 
     def seeded(self, seed: int) -> Self:
         """The same run with another seed everywhere."""

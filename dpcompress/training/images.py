@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -120,6 +120,12 @@ class Split:
         """The first `count` images (or all) as the network takes them, (N, C, H, W)."""
         images: Tensor = next(iter(Batches(self, count).epoch()))[0]
         return images.clone()
+
+    def sample(self, count: int, seed: int) -> Split:
+        """`count` of the images (or all), drawn with `seed`, in the drawn order."""
+        generator = torch.Generator().manual_seed(seed_of(seed, "sample"))
+        drawn = torch.randperm(len(self), generator=generator)[:count]
+        return replace(self, indices=self.indices[drawn], labels=self.labels[drawn])
 
 
 class Batches:
