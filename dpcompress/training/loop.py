@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -39,12 +39,30 @@ class Epoch:
     heldout_loss: float | None = None
 
 
+@dataclass(frozen=True)
+class Extension:
+    """What a method adds to plain training.
+
+    on_step: called before every step with the fraction of all steps done, in [0, 1), and
+        with 1.0 after the last; whatever it sets (a decay, a temperature) must depend on
+        that fraction only, so that a resumed run goes on as it was.
+    extra_loss: (images, logits) → a scalar that is added to the loss. It is called after
+        the forward passes of the network and the teacher, whose features hooks may keep.
+    identity: JSON-like; a checkpoint of another identity is not resumed.
+    """
+
+    on_step: Callable[[float], None] | None = None
+    extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    identity: Any = None
+
+
 def fit(
     model: nn.Module,
     data: Data,
     recipe: Recipe,
     *,
     teacher: nn.Module | None = None,
+    extension: Extension | None = None,
     checkpoint: Path | None = None,
     validate: bool = True,
     progress: Progress = silent,
@@ -60,6 +78,7 @@ def fit(
     Args:
         teacher: network whose logits are followed (recipe.distill_weight), put into
             eval mode; None for no distillation.
+        extension: schedules and loss terms of a method of its own.
         validate: evaluate on data.heldout after every epoch.
         progress: called after every step.
 
@@ -68,7 +87,9 @@ def fit(
         BadInput: classes that do not match, an unreadable image, a damaged checkpoint.
         TrainingDiverged: the loss is not finite; the model has its last good weights.
     """
+    extension = extension or Extension()
     identity = {
+        "extension": extension.identity,
         "recipe": recipe.model_dump(),
         "data": data.digest,
         "model": state_digest(model) if checkpoint else "",
@@ -93,6 +114,8 @@ def fit(
             _restore(model, sgd, saved[0])
         runner, _, batches.loader = accelerator.prepare(model, sgd, batches.loader)
         step = history[-1].steps if history else 0
+        if extension.on_step and step == total:
+            extension.on_step(1.0)
         while step < total:
             number = len(history)
             good = {name: value.clone() for name, value in model.state_dict().items()}
@@ -104,10 +127,14 @@ def fit(
             for images, labels in batches.epoch(number):
                 for group in sgd.param_groups:
                     group["lr"] = recipe.lr_at(step, total)
+                if extension.on_step:
+                    extension.on_step(step / total)
                 logits = runner(images)
                 if step == 0:
                     check_classes(logits, len(data.classes), exactly=True)
                 loss = _loss(logits, labels, recipe, teacher, images)
+                if extension.extra_loss:
+                    loss = loss + extension.extra_loss(images, logits)
                 accelerator.backward(loss)
                 if recipe.grad_clip is not None:
                     accelerator.clip_grad_norm_(runner.parameters(), recipe.grad_clip)
@@ -122,6 +149,8 @@ def fit(
                 progress(step, total, f"epoch {number + 1}")
                 if done:
                     break
+            if extension.on_step and step == total:
+                extension.on_step(1.0)
             mean_loss = (accelerator.reduce(losses, "mean") / (step - first)).item()
             metrics = evaluate(model, data.heldout) if validate else None
             history.append(

@@ -11,6 +11,7 @@ from torch import nn
 from dpcompress.errors import BadInput, TrainingDiverged
 from dpcompress.files import replacing
 from dpcompress.training import (
+    Extension,
     Recipe,
     check_above_chance,
     deterministic,
@@ -222,3 +223,33 @@ def test_sigkill_at_any_moment(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
     repeated = len(log.read_text().split()) - len((whole / "steps").read_text().split())
     assert 0 <= repeated < 3 * 2 * 16
+
+
+def test_an_extension_sees_every_step_and_changes_the_loss(tmp_path: Path) -> None:
+    data, path = small_digits(), tmp_path / "fit.checkpoint"
+    recipe = RECIPE.model_copy(update={"epochs": 2})
+
+    def run(seen: list[float], weight: float, **options: object) -> nn.Module:
+        model = tiny()
+        extension = Extension(
+            on_step=seen.append,
+            extra_loss=lambda images, logits: weight * logits.square().mean(),
+            identity=["pull to zero", weight],
+        )
+        fit(model, data, recipe, extension=extension, **options)  # type: ignore[arg-type]
+        return model
+
+    seen: list[float] = []
+    whole = run(seen, 10.0)
+    assert seen == [step / 16 for step in range(17)]
+    assert predict_logits(whole, data.test).abs().mean() < 0.3 * (
+        predict_logits(run([], 0.0), data.test).abs().mean()
+    )
+    with pytest.raises(Stop):
+        run([], 10.0, checkpoint=path, progress=interrupt_at(11))
+    seen = []
+    assert state_digest(run(seen, 10.0, checkpoint=path)) == state_digest(whole)
+    assert seen[0] == 0.5 and seen[-1] == 1.0
+    other: list[float] = []
+    run(other, 0.5, checkpoint=path)
+    assert other[0] == 0.0
