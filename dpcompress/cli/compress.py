@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -23,6 +23,10 @@ from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
     from dpcompress.pipeline import Result, Settings
+    from dpcompress.pipeline.settings import RunSettings
+    from dpcompress.training import Recipe
+
+S = TypeVar("S", bound="RunSettings")
 
 
 def compress(
@@ -107,7 +111,7 @@ def compress(
       dpcompress compress torchvision:resnet18 --weights mine.safetensors \\
           --data photos/ --budget 70% -o RUN
     """
-    from dpcompress.pipeline import EXAMPLE, compress, read_settings
+    from dpcompress.pipeline import EXAMPLE, Settings, compress, read_settings
 
     settings: Settings | None
     if model is None:
@@ -122,7 +126,7 @@ def compress(
         settings = None if stored.exists() else EXAMPLE.seeded(seed)
         if settings is not None and latency is not None:
             settings = settings.model_copy(update={"latency": str(latency)})
-        if settings is None and read_settings(stored).seed != seed != 0:
+        if settings is None and read_settings(stored, Settings).seed != seed != 0:
             raise UsageError(
                 f"{output} holds a run with another seed.", "Choose another."
             )
@@ -132,7 +136,8 @@ def compress(
                 "A run needs --data and --budget.",
                 "For example: --data photos/ --budget 70%.",
             )
-        settings = _settings(
+        settings = new_settings(
+            Settings,
             model,
             weights,
             data,
@@ -154,14 +159,14 @@ def compress(
     if json:
         emit(result.model_dump(mode="json"))
     else:
-        _print(result, output)
+        print_result(result, output)
 
 
-def _settings(
-    model: str, weights: str | None, data: str, input: Any, **rest: Any
-) -> Settings:
+def new_settings(
+    kind: type[S], model: str, weights: str | None, data: str, input: Any, **rest: Any
+) -> S:
+    """Settings of a run, with what the options leave open taken from the model."""
     from dpcompress.models import default_input, model_transform
-    from dpcompress.pipeline import Settings
 
     shape = input or default_input(model)
     own = model_transform(model) if weights == "default" else None
@@ -171,7 +176,7 @@ def _settings(
         rest["mean"] = rest["mean"] or own.mean
         rest["std"] = rest["std"] or own.std
     fits_batch = rest.pop("batch")
-    return Settings(
+    return kind(
         model=model,
         weights=None if weights is None else _absolute(weights),
         data=data,
@@ -193,20 +198,26 @@ def _with_recipes(
     score_steps: int,
     seed: int,
 ) -> Settings:
-    from dpcompress.training import Recipe
-
     finetune = settings.finetune.model_copy(update={"epochs": epochs, "lr": lr})
     recipe = settings.scoring.recipe.model_copy(update={"steps": score_steps})
     scoring = settings.scoring.model_copy(update={"recipe": recipe})
-    pretrain = None
-    if pretrain_epochs is not None:
-        pretrain = Recipe(epochs=pretrain_epochs, lr=0.1, schedule="onecycle")
     return settings.model_copy(
-        update={"finetune": finetune, "scoring": scoring, "pretrain": pretrain}
+        update={
+            "finetune": finetune,
+            "scoring": scoring,
+            "pretrain": pretraining(pretrain_epochs),
+        }
     ).seeded(seed)
 
 
-def _print(result: Result, folder: Path) -> None:
+def pretraining(epochs: int | None) -> Recipe | None:
+    """How a network is trained from scratch first, if it is."""
+    from dpcompress.training import Recipe
+
+    return epochs and Recipe(epochs=epochs, lr=0.1, schedule="onecycle")
+
+
+def print_result(result: Result, folder: Path) -> None:
     def row(name: str, side: Any) -> list[object]:
         timing = side.measured
         return [

@@ -26,7 +26,7 @@ def finetune(
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> fx.GraphModule:
-    """The linearized network of `plan`, trained, ready to merge (Fu et al. 2022, §3.3).
+    """The linearized network of `plan`, trained, ready to merge (Fu et al. 2022).
 
     Distillation from `model` is self-distillation: its logits as `recipe.distill_weight`
     says, and its features.

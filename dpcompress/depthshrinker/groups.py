@@ -26,7 +26,9 @@ def mask_groups(blueprint: Blueprint, by: By) -> tuple[Group, ...]:
     Raises:
         BadInput: nothing could be removed, or the network has no residual blocks.
     """
-    passed = {p for span in candidates(blueprint) for p in range(span.start + 1, span.stop)}
+    passed = {
+        p for span in candidates(blueprint) for p in range(span.start + 1, span.stop)
+    }
     free = [position for position in sorted(passed) if blueprint.has_activation(position)]
     if by == "block":
         edges = block_edges(blueprint)

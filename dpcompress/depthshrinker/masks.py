@@ -1,6 +1,6 @@
 """Learnable masks in a traced network: hard in the forward pass, straight-through back.
 
-Fu et al. 2022, §3.2: the k masks of the highest scores are 1, their activations work; the
+Fu et al. 2022: the k masks of the highest scores are 1, their activations work; the
 others are 0, their activations are the identity. The gradient takes the hard mask for the
 score itself.
 """
@@ -64,9 +64,9 @@ def mix(activated: Tensor, plain: Tensor, masks: Tensor, index: int) -> Tensor:
 def insert_masks(
     model: nn.Module, input_shape: tuple[int, int, int], groups: tuple[Group, ...]
 ) -> tuple[fx.GraphModule, Masks]:
-    """A trainable copy of `model` whose activations in `groups` are masked, and its masks,
-    one per group; all are on at first, which is `model` itself. Its parameters keep the
-    names that they have in `model`.
+    """A trainable copy of `model` whose activations in `groups` are masked, and its
+    masks, one per group; all are on at first, which is `model` itself. Its parameters
+    keep the names that they have in `model`.
     """
     captured = capture(model, input_shape)
     network, layers = captured.network, captured.blueprint.layers

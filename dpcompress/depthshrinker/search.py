@@ -1,6 +1,6 @@
 """The search: weights and masks trained together until k masks are left on.
 
-Fu et al. 2022, §3.2, with the number of masks that are on falling to k during the search,
+Fu et al. 2022, with the number of masks that are on falling to k during the search,
 so that the first ones to go are chosen by gradients, not by how ties are broken.
 """
 

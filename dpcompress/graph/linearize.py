@@ -221,9 +221,7 @@ class _Rewriter:
         gone: nn.Module = nn.Identity()
         if self.decay and self.blueprint.ops[index].kind == "act":
             gone = Decay(self.network.get_submodule(str(old.target)))
-        self.nodes[index] = insert_module(
-            self.network, old, gone, old.all_input_nodes[0]
-        )
+        self.nodes[index] = insert_module(self.network, old, gone, old.all_input_nodes[0])
 
     def set_activations(self, plan: Plan) -> None:
         kept, edges = set(plan.activations), set(plan.boundaries)
