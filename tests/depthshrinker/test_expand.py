@@ -102,7 +102,9 @@ def test_contracted_it_is_the_original_architecture(make) -> None:  # type: igno
     found = contract(model, expansion, linear, images(SIZE))  # type: ignore[arg-type]
     # Layer by layer: the same modules of the same sizes, and the same state.
     assert str(found.model) == str(model)
-    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (found.model, model)]
+    shapes = [
+        {k: v.shape for k, v in m.state_dict().items()} for m in (found.model, model)
+    ]
     assert shapes[0] == shapes[1]
     x = images(SIZE, 8).double()
     assert relative(found.model(x), linear(x)) < 1e-10
