@@ -214,7 +214,7 @@ def pretraining(epochs: int | None) -> Recipe | None:
     """How a network is trained from scratch first, if it is."""
     from dpcompress.training import Recipe
 
-    return epochs and Recipe(epochs=epochs, lr=0.1, schedule="onecycle")
+    return None if epochs is None else Recipe(epochs=epochs, lr=0.1, schedule="onecycle")
 
 
 def print_result(result: Result, folder: Path) -> None:

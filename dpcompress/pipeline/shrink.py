@@ -35,7 +35,7 @@ def shrink(settings: ShrinkSettings | None, folder: Path, bars: Bars = no_bars) 
         DpcompressError: any step's own.
     """
     agreed = agree(settings, folder, ShrinkSettings, _check, ("keep", "finetune"))
-    return _Shrink(agreed, folder, bars).result()
+    return _Shrink(agreed, folder, bars).result()  # type: ignore[arg-type]
 
 
 def _check(settings: ShrinkSettings) -> None:

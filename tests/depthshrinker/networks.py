@@ -71,9 +71,9 @@ def basic(classes: int = 10) -> nn.Sequential:
     """Layers 1 (stem, bias and no norm), 2-3, 4-5 (strided, with projection)."""
     with seeded("basic"):
         return nn.Sequential(
-            *(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()),
-            *(Basic(6, 6), Basic(6, 8, stride=2)),
-            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)),
+            *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU()),
+            *(Basic(8, 8), Basic(8, 12, stride=2)),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, classes)),
         ).eval()
 
 
