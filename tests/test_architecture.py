@@ -27,7 +27,7 @@ ARROWS = {
     "graph": ("blueprint", "algebra"),
     "latency": ("blueprint", "tables", "runner"),
     "importance": ("tables", "graph", "training"),
-    "depthshrinker": ("tables", "graph", "training"),
+    "depthshrinker": ("solver", "graph", "training"),
     "exporters": ("runner", "files"),
     "report": ("tables",),
     "pipeline": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,6 +25,10 @@ from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
     from dpcompress.pipeline import Result, Settings
+    from dpcompress.pipeline.settings import RunSettings
+    from dpcompress.training import Recipe
+
+S = TypeVar("S", bound="RunSettings")
 
 
 def compress(
@@ -141,7 +145,7 @@ def compress(
       dpcompress compress torchvision:resnet18 --weights mine.safetensors \\
           --data photos/ --budget 70% -o RUN
     """
-    from dpcompress.pipeline import EXAMPLE, compress, read_settings
+    from dpcompress.pipeline import EXAMPLE, Settings, compress, read_settings
 
     settings: Settings | None
     if model is None:
@@ -157,7 +161,7 @@ def compress(
         if settings is not None:
             own = {"latency": latency and str(latency), "measure": measure}
             settings = settings.model_copy(update=own)
-        if settings is None and read_settings(stored).seed != seed != 0:
+        if settings is None and read_settings(stored, Settings).seed != seed != 0:
             raise UsageError(
                 f"{output} holds a run with another seed.", "Choose another."
             )
@@ -167,7 +171,8 @@ def compress(
                 "A run needs --data and --budget.",
                 "For example: --data photos/ --budget 70%.",
             )
-        settings = _settings(
+        settings = new_settings(
+            Settings,
             model,
             weights,
             data,
@@ -193,14 +198,14 @@ def compress(
     if json:
         emit(result.model_dump(mode="json"))
     else:
-        _print(result, output)
+        print_result(result, output)
 
 
-def _settings(
-    model: str, weights: str | None, data: str, input: Any, **rest: Any
-) -> Settings:
+def new_settings(
+    kind: type[S], model: str, weights: str | None, data: str, input: Any, **rest: Any
+) -> S:
+    """Settings of a run, with what the options leave open taken from the model."""
     from dpcompress.models import default_input, model_transform
-    from dpcompress.pipeline import Settings
 
     shape = input or default_input(model)
     own = model_transform(model) if weights == "default" else None
@@ -210,7 +215,7 @@ def _settings(
         rest["mean"] = rest["mean"] or own.mean
         rest["std"] = rest["std"] or own.std
     fits_batch = rest.pop("batch")
-    return Settings(
+    return kind(
         model=model,
         weights=None if weights is None else _absolute(weights),
         data=data,
@@ -232,16 +237,15 @@ def _with_recipes(
     score_steps: int,
     seed: int,
 ) -> Settings:
-    from dpcompress.training import Recipe
-
     finetune = settings.finetune.model_copy(update={"epochs": epochs, "lr": lr})
     recipe = settings.scoring.recipe.model_copy(update={"steps": score_steps})
     scoring = settings.scoring.model_copy(update={"recipe": recipe})
-    pretrain = None
-    if pretrain_epochs is not None:
-        pretrain = Recipe(epochs=pretrain_epochs, lr=0.1, schedule="onecycle")
     return settings.model_copy(
-        update={"finetune": finetune, "scoring": scoring, "pretrain": pretrain}
+        update={
+            "finetune": finetune,
+            "scoring": scoring,
+            "pretrain": pretraining(pretrain_epochs),
+        }
     ).seeded(seed)
 
 
@@ -259,7 +263,14 @@ def _with_choices(settings: Settings, estimator: str, train: str, form: str) -> 
     return settings.model_copy(update={"scoring": scoring, "train": train, "form": form})
 
 
-def _print(result: Result, folder: Path) -> None:
+def pretraining(epochs: int | None) -> Recipe | None:
+    """How a network is trained from scratch first, if it is."""
+    from dpcompress.training import Recipe
+
+    return None if epochs is None else Recipe(epochs=epochs, lr=0.1, schedule="onecycle")
+
+
+def print_result(result: Result, folder: Path) -> None:
     def row(name: str, side: Any, now_ms: float | None) -> list[object]:
         timing = side.measured
         return [

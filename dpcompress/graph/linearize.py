@@ -23,6 +23,7 @@ from dpcompress.blueprint import (
 from dpcompress.errors import IllegalMerge
 from dpcompress.graph.activations import free_activation
 from dpcompress.graph.capture import Captured, capture
+from dpcompress.graph.decay import Decay
 from dpcompress.graph.normal_form import free_name, insert_module
 from dpcompress.graph.padding import (
     UNCHANGED,
@@ -50,13 +51,18 @@ def trace(
     return capture(model, input_shape, limits).blueprint  # type: ignore[arg-type]
 
 
-def linearize(model: nn.Module, plan: Plan) -> fx.GraphModule:
+def linearize(model: nn.Module, plan: Plan, *, decay: bool = False) -> fx.GraphModule:
     """A trainable copy of `model` in which every span of `plan` is affine.
 
     Removed activations are gone, each merged span's padding is moved in front of it,
     inner skips are cropped to fit, and added activations are in place. The result is a
     plain nn.Module; its parameters keep the names that they have in `model`. Training
     it does not change what can be merged: `merge` takes it at any time.
+
+    Args:
+        decay: leave a `graph.Decay` in the place of each removed activation, to be faded
+            out while training. The state dict stays the same; `merge` refuses the network
+            until every one is the identity.
 
     Raises:
         IllegalMerge: the plan is for another network, or asks for a span that cannot
@@ -69,7 +75,7 @@ def linearize(model: nn.Module, plan: Plan) -> fx.GraphModule:
         )
     captured = capture(model, plan.input)
     spans = check_plan(captured.blueprint, plan)
-    rewriter = _Rewriter(captured)
+    rewriter = _Rewriter(captured, decay)
     for span in spans:
         if span.span.length > 1:
             rewriter.linearize_span(span)
@@ -139,8 +145,9 @@ def value_nodes(network: fx.GraphModule) -> dict[int, fx.Node]:
 
 
 class _Rewriter:
-    def __init__(self, captured: Captured) -> None:
+    def __init__(self, captured: Captured, decay: bool) -> None:
         self.network, self.blueprint = captured.network, captured.blueprint
+        self.decay = decay
         self.graph = self.network.graph
         self.nodes = op_nodes(self.network)
         self.resized: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
@@ -278,11 +285,13 @@ class _Rewriter:
         return plain
 
     def _bypass(self, index: int) -> None:
-        """Make an op the identity. Its node stays, so that every op keeps one."""
+        """Make an op the identity, at once or later. Its node stays, so that every op
+        keeps one."""
         old = self.nodes[index]
-        self.nodes[index] = insert_module(
-            self.network, old, nn.Identity(), old.all_input_nodes[0]
-        )
+        gone: nn.Module = nn.Identity()
+        if self.decay and self.blueprint.ops[index].kind == "act":
+            gone = Decay(self.network.get_submodule(str(old.target)))
+        self.nodes[index] = insert_module(self.network, old, gone, old.all_input_nodes[0])
 
     def set_activations(self, plan: Plan) -> None:
         kept, edges = set(plan.activations), set(plan.boundaries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -33,15 +33,8 @@ from dpcompress.models import load_model, load_weights, save_weights
 from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.ledger import Ledger
-from dpcompress.pipeline.result import (
-    Result,
-    Side,
-    Speedup,
-    Timing,
-    macs,
-    parameters,
-)
-from dpcompress.pipeline.settings import Settings, read_settings
+from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
+from dpcompress.pipeline.settings import S, Settings, read_settings
 from dpcompress.pipeline.trials import Trials
 from dpcompress.progress import Progress, silent
 from dpcompress.report import plot_frontier, plot_structure
@@ -81,16 +74,30 @@ def compress(settings: Settings | None, folder: Path, bars: Bars = no_bars) -> R
         UsageError: `folder` holds a run with other settings, or none to go on with.
         DpcompressError: any step's own.
     """
-    return _Run(_settings(settings, folder), folder, bars).result()
+    agreed = agree(settings, folder, Settings, _check, ("budget", "finetune"))
+    return Run(agreed, folder, bars).result()
 
 
-def _settings(settings: Settings | None, folder: Path) -> Settings:
+def agree(
+    settings: S | None,
+    folder: Path,
+    kind: type[S],
+    check: Callable[[S], None],
+    until_planned: Sequence[str] = (),
+) -> S:
+    """The settings of the run in `folder`, new or gone on with.
+
+    Args:
+        settings: None for those in the folder.
+        check: refuses new settings that cannot work.
+        until_planned: names of those that may change as long as there is no plan.
+    """
     path = folder / "run.json"
     begun = settings is None or (folder / "steps.json").exists()
-    stored = read_settings(path) if begun and path.exists() else None
+    stored = read_settings(path, kind) if begun and path.exists() else None
     if settings is None:
         if stored is None:
-            raise UsageError(f"{folder} holds no run.", "Say what to compress.")
+            raise UsageError(f"{folder} holds no run.", f"Say what to {kind.verb}.")
         return stored
     if settings.threads is None:
         threads = stored.threads if stored else torch.get_num_threads()
@@ -100,15 +107,15 @@ def _settings(settings: Settings | None, folder: Path) -> Settings:
         changed = [name for name in had if asked[name] != had[name]]
         if not (folder / "plan.json").exists():
             # An infeasible budget must not cost the tables that it was tried on.
-            changed = [name for name in changed if name not in ("budget", "finetune")]
+            changed = [name for name in changed if name not in until_planned]
         if changed:
             raise UsageError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}).",
-                "Go on with `dpcompress compress -o FOLDER` alone, or choose another "
+                f"Go on with `dpcompress {kind.verb} -o FOLDER` alone, or choose another "
                 "folder.",
             )
     if settings != stored:
-        _check(settings)
+        check(settings)
         write_text(path, settings.model_dump_json(indent=1) + "\n")
     return settings
 
@@ -120,15 +127,15 @@ def _check(settings: Settings) -> None:
     trace(load_model(settings.model, None, settings.model_args), settings.input)
 
 
-class _Run:
+class Run:
     """One method per step, in order; each leaves files that the next ones read."""
 
     def __init__(self, settings: Settings, folder: Path, bars: Bars) -> None:
         self.settings, self.folder, self.bars = settings, folder, bars
         self.ledger = Ledger(folder)
 
-    def result(self) -> Result:
-        for step in (
+    def steps(self) -> Sequence[Callable[[], None]]:
+        return (
             self.original,
             self.blueprint_file,
             self.original_onnx,
@@ -139,7 +146,10 @@ class _Run:
             self.finetuned,
             self.merged,
             self.measured,
-        ):
+        )
+
+    def result(self) -> Result:
+        for step in self.steps():
             step()
         path = self.folder / "result.json"
         return parse(Result, path.read_bytes(), path)
@@ -364,7 +374,7 @@ class _Run:
         )
 
     def finetuned(self) -> None:
-        if self.settings.train == "none":
+        if not self.settings.trains:
             return
         merged = self.settings.form == "merged"
 
@@ -401,7 +411,7 @@ class _Run:
 
     def merged(self) -> None:
         fits = self.settings.fits
-        source = "finetuned" if self.settings.train == "finetune" else "fitted"
+        source = "finetuned" if self.settings.trains else "fitted"
         weights = f"{source}.safetensors"
 
         def run() -> None:
@@ -451,7 +461,6 @@ class _Run:
                 )
             network = self._merged_network("merged.safetensors")
             original = json.loads((self.folder / "original.json").read_text())
-            latency = LatencyTable.read(self.folder / "latency.csv")
             test = evaluate(network, self.data.test)
             result = Result.of(
                 original=Side(
@@ -459,7 +468,7 @@ class _Run:
                     parameters=parameters(self.network),
                     macs=macs(self.network, settings.input),
                     accuracy=original["test"]["accuracy"],
-                    predicted_ms=latency.original_ms,
+                    predicted_ms=self._original_ms(),
                     measured=Timing.of(times["original"]),
                 ),
                 compressed=Side(
@@ -532,6 +541,9 @@ class _Run:
     def _store(self) -> Store:
         """All that was measured: with it, a redone step finds the same."""
         return Store(self.folder / "measurements.sqlite")
+
+    def _original_ms(self) -> float | None:
+        return LatencyTable.read(self.folder / "latency.csv").original_ms
 
     def _new_network(self, weights: str | None) -> nn.Module:
         return load_model(self.settings.model, weights, self.settings.model_args)
