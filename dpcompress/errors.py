@@ -30,6 +30,10 @@ class DpcompressError(Exception):
         return f"{self.message} {self.remedy}".rstrip()
 
 
+class DpcompressWarning(UserWarning):
+    """Something that does not stop the work but that a user should know."""
+
+
 class UsageError(DpcompressError):
     """A wrong argument: unknown model, malformed budget, impossible combination."""
 

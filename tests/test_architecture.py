@@ -17,6 +17,7 @@ ARROWS = {
     "errors": (),
     "progress": (),
     "files": ("errors",),
+    "float16": ("errors",),
     "runner": ("errors",),
     "blueprint": ("errors", "files", "progress"),
     "algebra": ("errors", "files", "progress"),
@@ -25,10 +26,10 @@ ARROWS = {
     "tables": ("blueprint",),
     "solver": ("tables",),
     "graph": ("blueprint", "algebra"),
-    "latency": ("blueprint", "tables", "runner"),
+    "latency": ("blueprint", "tables", "runner", "float16"),
     "importance": ("tables", "graph", "training"),
     "depthshrinker": ("solver", "graph", "training"),
-    "exporters": ("runner", "files"),
+    "exporters": ("runner", "files", "float16"),
     "report": ("tables",),
     "pipeline": (
         *("solver", "latency", "importance", "depthshrinker"),
@@ -38,7 +39,7 @@ ARROWS = {
 }
 
 # Each is an extra or an engine: one file knows it.
-ONE_FILE_EACH = ("onnxruntime", "openvino", "tensorrt", "pycuda", "timm", "ray")
+ONE_FILE_EACH = ("onnxruntime", "openvino", "tensorrt", "pycuda", "pynvml", "timm", "ray")
 
 HEAVY = ("torch", "torchvision", "accelerate", *ONE_FILE_EACH)
 LIGHT = {
@@ -154,7 +155,7 @@ def test_the_block_of_these_tests_blocks() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [*PACKAGE.glob("runner/*.py"), PACKAGE / "errors.py", PACKAGE / "__init__.py"],
+    [*PACKAGE.glob("runner/**/*.py"), PACKAGE / "errors.py", PACKAGE / "__init__.py"],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_what_is_copied_to_boards_is_valid_on_python_3_8(path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from dpcompress.cli.options import Batch, Device, Engine, Input, Json, Precision, Threads
-from dpcompress.cli.output import emit, print_table, progress_bar
+from dpcompress.cli.output import emit, print_breakdown, print_table, progress_bar
 from dpcompress.errors import BadInput
+
+_ENGINES_OWN = (".engine", ".plan", ".xml")
 
 
 def bench(
@@ -17,8 +19,9 @@ def bench(
         list[str],
         typer.Argument(
             metavar="FILE_OR_MODEL...",
-            help="ONNX files, or models (torchvision:NAME, timm:NAME, path.py:factory) "
-            "with random weights. Speed-ups are relative to the first.",
+            help="ONNX files, TensorRT engines (.engine, .plan), OpenVINO files (.xml), "
+            "or models (torchvision:NAME, timm:NAME, path.py:factory) with random "
+            "weights. Speed-ups are relative to the first.",
         ),
     ],
     engine: Engine = "onnxruntime",
@@ -34,16 +37,19 @@ def bench(
     A time is per inference of a whole batch. spread is half the interquartile range of
     the samples; the speed-up is the median over rounds in which both ran, with its
     95 % confidence interval. --input and --batch are for models; a file has its own.
+    On TensorRT times are the GPU's own; a second table tells the parts of an inference.
 
     \b
-    Example:
+    Examples:
       dpcompress bench run/original.onnx run/merged.onnx
+      dpcompress bench original.engine merged.engine --engine tensorrt --precision fp16
     """
     from dpcompress.latency import bench_networks
     from dpcompress.runner import ratio
 
     graphs = {name: _read(name, input, batch) for name in networks}
     inputs = {name: _input_of(name, graph) for name, graph in graphs.items()}
+    parts: dict[str, dict[str, float]] = {}
     with progress_bar("bench") as progress:
         times = bench_networks(
             graphs,
@@ -52,6 +58,7 @@ def bench(
             precision=precision,
             device=device,
             progress=progress,
+            breakdowns=parts,
         )
     rows: list[dict[str, Any]] = []
     first = times[networks[0]]
@@ -68,6 +75,7 @@ def bench(
                 "speedup": faster.median,
                 "speedup_low": faster.low,
                 "speedup_high": faster.high,
+                **parts[name],
             }
         )
     if json:
@@ -86,9 +94,13 @@ def bench(
             for row in rows
         ],
     )
+    if all(parts.values()):
+        print_breakdown(parts)
 
 
-def _read(name: str, shape: Input, batch: int) -> bytes:
+def _read(name: str, shape: Input, batch: int) -> bytes | Path:
+    if name.endswith(_ENGINES_OWN):
+        return Path(name)
     if name.endswith(".onnx"):
         try:
             return Path(name).read_bytes()
@@ -102,8 +114,10 @@ def _read(name: str, shape: Input, batch: int) -> bytes:
     return export_onnx(load_model(name), shape or default_input(name), batch)
 
 
-def _input_of(name: str, graph: bytes) -> str:
-    """'32x3x224x224', batch first."""
+def _input_of(name: str, graph: bytes | Path) -> str:
+    """'32x3x224x224', batch first; '' of a file that only its engine can read."""
+    if isinstance(graph, Path):
+        return ""
     import onnx
     from google.protobuf.message import DecodeError
 

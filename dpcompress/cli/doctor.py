@@ -18,7 +18,6 @@ from dpcompress.errors import DpcompressError, EngineUnavailable
 _OPTIONAL = {
     "timm": "models named timm:NAME",
     "ray": "scoring on a cluster",
-    "tensorrt": "NVIDIA GPUs and Jetson boards",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,11 +17,12 @@ from dpcompress.cli.options import (
     Mean,
     Model,
     ModelArgs,
+    Precision,
     Resize,
     Std,
     Weights,
 )
-from dpcompress.cli.output import emit
+from dpcompress.cli.output import emit, print_breakdown
 from dpcompress.errors import UsageError
 
 _CHECK_IMAGES = 8
@@ -43,7 +44,17 @@ def export(
         ),
     ] = None,
     weights: Weights = None,
-    to: Annotated[str, typer.Option("--to", help="Format: onnx.")] = "onnx",
+    to: Annotated[
+        str, typer.Option("--to", help="Format: onnx, tensorrt or openvino.")
+    ] = "onnx",
+    precision: Precision = "fp32",
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            help="For --to tensorrt, with its options: tensorrt:workspace_mb=512.",
+        ),
+    ] = "tensorrt",
     model_args: ModelArgs = None,
     input: Input = None,
     batch: Batch = 1,
@@ -54,29 +65,50 @@ def export(
     std: Std = None,
     json: Json = False,
 ) -> None:
-    """Write a network as ONNX and check the file against torch.
+    """Write a network for an inference engine and check the file against torch.
+
+    onnx goes everywhere; openvino is a pair of files, .xml and .bin; tensorrt is an
+    engine for the GPU here, in --precision fp32, tf32 or fp16, and beside it a JSON file
+    with versions, accuracy and times.
 
     The check runs on random images and on those of --data. With --plan, --weights are
     those that merge wrote. Original and merged network take the same path, batch norms
     folded, so that their times can be compared.
 
     \b
-    Example:
+    Examples:
       dpcompress export torchvision:mobilenet_v2 --plan plan.json \\
         --weights merged.safetensors -o merged.onnx --batch 32
+      dpcompress export torchvision:mobilenet_v2 --plan plan.json \\
+        --weights merged.safetensors --to tensorrt --precision fp16 -o merged.engine
     """
     import torch
 
     from dpcompress.blueprint import Plan
     from dpcompress.cli.trained import Preparation, load_images
-    from dpcompress.exporters import check_onnx, export_onnx
+    from dpcompress.exporters import (
+        check_onnx,
+        export_onnx,
+        export_openvino,
+        export_tensorrt,
+    )
     from dpcompress.files import write_bytes
     from dpcompress.graph import linearize
     from dpcompress.graph.merge import merge_unchecked
     from dpcompress.models import default_input, load_model, load_weights
+    from dpcompress.runner import open_engine
 
-    if to != "onnx":
-        raise UsageError(f"There is no export to {to}.", "Choose --to onnx.")
+    if to not in ("onnx", "tensorrt", "openvino"):
+        raise UsageError(
+            f"There is no export to {to}.", "Choose --to onnx, tensorrt or openvino."
+        )
+    if to != "tensorrt" and precision != "fp32":
+        raise UsageError(
+            f"An export to {to} is in fp32, not {precision}.", "Leave out --precision."
+        )
+    opened: Any = None
+    if to != "onnx":  # before the work, not after it
+        opened = open_engine(engine if to == "tensorrt" else to, precision=precision)
     arguments = dict(model_args or ())
     network: torch.nn.Module
     if plan is None:
@@ -105,12 +137,22 @@ def export(
         preparation = Preparation(resize, crop, mean, std)
         real = load_images(model, weights, shape, data, preparation)
         images = torch.cat([images, real.test.first(_REAL_IMAGES)])
-    check = check_onnx(content, network, images)
-    write_bytes(output, content)
-    if json:
-        emit({"output": str(output), "bytes": len(content), "check": asdict(check)})
+    found: dict[str, Any] = {}
+    made: dict[str, Any] = {"batch": batch, "module": network, "images": images}
+    if to == "tensorrt":
+        check, found["latency"] = export_tensorrt(content, output, engine=opened, **made)
+    elif to == "openvino":
+        check = export_openvino(content, output, engine=opened, **made)
     else:
-        print(
-            f"{output}: {len(content) / 1e6:.1f} MB, differs from torch by at most "
-            f"{check.max_error:.1e} ({check.tolerance:.1e} is allowed)"
-        )
+        check = check_onnx(content, network, images)
+        write_bytes(output, content)
+    size = output.stat().st_size
+    if json:
+        emit({"output": str(output), "bytes": size, "check": asdict(check), **found})
+        return
+    print(
+        f"{output}: {size / 1e6:.1f} MB, differs from torch by at most "
+        f"{check.max_error:.1e} ({check.tolerance:.1e} is allowed)"
+    )
+    if to == "tensorrt":
+        print_breakdown({str(output): found["latency"]})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated, NoReturn
+import warnings
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,7 +26,7 @@ from dpcompress.cli.score import score
 from dpcompress.cli.shrink import shrink
 from dpcompress.cli.solve import solve
 from dpcompress.cli.store import store
-from dpcompress.errors import BadInput, DpcompressError
+from dpcompress.errors import BadInput, DpcompressError, DpcompressWarning
 
 app = typer.Typer(
     help="Makes trained convolutional networks faster by making them shallower.",
@@ -70,6 +71,7 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line and exit: see the exit codes in `dpcompress.errors`."""
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         try:
             app(prog_name="dpcompress")
@@ -96,6 +98,16 @@ def main() -> NoReturn:
             )
         )
     sys.exit(0)
+
+
+_show_warning = warnings.showwarning
+
+
+def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    if not issubclass(category, DpcompressWarning):
+        return _show_warning(message, category, *place)
+    text = f"warning: {message}"
+    console.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 def _forget_output() -> None:

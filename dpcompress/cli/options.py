@@ -209,7 +209,9 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="Inference engine that is measured: onnxruntime, openvino, torch, tensorrt.",
+        help="Inference engine that is measured: onnxruntime, openvino, torch, tensorrt. "
+        "TensorRT has options, after a colon: tensorrt:workspace_mb=512,tactics=internal "
+        "(docs/tensorrt.md).",
     ),
 ]
 Threads = Annotated[
@@ -230,7 +232,11 @@ Device = Annotated[
     ),
 ]
 Precision = Annotated[
-    str, typer.Option("--precision", help="Number format of the engine, such as fp32.")
+    str,
+    typer.Option(
+        "--precision",
+        help="Numbers that the engine computes in: fp32; tensorrt also tf32, fp16.",
+    ),
 ]
 MaxGrowth = Annotated[
     float | None,

@@ -67,6 +67,15 @@ def _cell(value: object) -> str:
     return text.replace("[", r"\[")
 
 
+def print_breakdown(times: Mapping[str, Mapping[str, float]]) -> None:
+    """Print what parts of an inference take on a GPU: network → part → ms."""
+    parts = ("min", "mean", "median", "p90", "p95", "p99")
+    columns = ("GPU compute ms", *parts, "per second", "enqueue ms", "H2D ms", "D2H ms")
+    others = ("per_second", "enqueue_ms", "h2d_ms", "d2h_ms")
+    keys = (*(f"compute_{part}_ms" for part in parts), *others)
+    print_table(columns, [(name, *(t[k] for k in keys)) for name, t in times.items()])
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
     """A Progress that draws on standard error: a bar with the time left on a terminal,

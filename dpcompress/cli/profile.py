@@ -139,7 +139,12 @@ def profile(
         if bundle is not None:
             with progress_bar("bundle") as progress:
                 graphs = write_bundle(
-                    blueprint, bundle, original=original, batch=batch, progress=progress
+                    blueprint,
+                    bundle,
+                    original=original,
+                    batch=batch,
+                    precision=precision,
+                    progress=progress,
                 )
             size = bundle.stat().st_size
             if json:

@@ -1,5 +1,14 @@
 """Networks as files that inference engines read, and the check that they are equal."""
 
-from dpcompress.exporters.onnx import ExportCheck, check_onnx, export_onnx
+from dpcompress.exporters.check import ExportCheck
+from dpcompress.exporters.onnx import check_onnx, export_onnx
+from dpcompress.exporters.openvino import export_openvino
+from dpcompress.exporters.tensorrt import export_tensorrt
 
-__all__ = ["ExportCheck", "check_onnx", "export_onnx"]
+__all__ = [
+    "ExportCheck",
+    "check_onnx",
+    "export_onnx",
+    "export_openvino",
+    "export_tensorrt",
+]

@@ -7,36 +7,17 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
-from dpcompress.errors import UntraceableModel, UsageError, VerificationFailed
-from dpcompress.runner import Session, open_engine
+from dpcompress.errors import UntraceableModel, VerificationFailed
+from dpcompress.exporters.check import ExportCheck, check_session
+from dpcompress.runner import open_engine
 
 OPSET = 18
-TOLERANCE = 1e-4
-"""Of the largest output: how far an engine may be from torch."""
-
-
-@dataclass(frozen=True)
-class ExportCheck:
-    """How far an exported file is from its module, over `images` images.
-
-    `tolerance` is absolute: 1e-4 of `max_output`. `clear` images have their two best
-    outputs further apart than it; on `same_top1` of them both name the same class.
-    """
-
-    images: int
-    max_error: float
-    max_output: float
-    tolerance: float
-    clear: int
-    same_top1: int
 
 
 def export_onnx(
@@ -103,8 +84,6 @@ def check_onnx(
             1e-4 of the largest, or a clear image changes class.
         UsageError: no images.
     """
-    if len(images) == 0:
-        raise UsageError("There are no images to check the export on.", "Give some.")
     try:
         onnx.checker.check_model(data, full_check=True)
     except (
@@ -117,56 +96,8 @@ def check_onnx(
             "Export it again.",
         ) from error
     batch = onnx.load_from_string(data).graph.input[0].type.tensor_type.shape.dim[0]
-    found = _outputs(open_engine(engine).load(data), images, batch.dim_value)
-    training = [part for part in module.modules() if part.training]
-    try:
-        with torch.no_grad():
-            wanted = module.eval()(images).double().cpu().numpy()
-    finally:
-        for part in training:
-            part.training = True
-    check = _compare(found, wanted)
-    if not check.max_error <= check.tolerance:  # not <=: NaN fails too
-        raise VerificationFailed(
-            f"The exported network differs from torch by {check.max_error:.2g}; "
-            f"{check.tolerance:.2g} is allowed.",
-            "Report it with the model's name; do not use the file.",
-        )
-    if check.same_top1 < check.clear:
-        raise VerificationFailed(
-            f"The exported network names another class on "
-            f"{check.clear - check.same_top1} of {check.clear} clear images.",
-            "Report it with the model's name; do not use the file.",
-        )
-    return check
-
-
-def _outputs(session: Session, images: Tensor, batch: int) -> np.ndarray[Any, Any]:
-    results = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch].numpy()
-        fill = np.repeat(part[-1:], batch - len(part), axis=0)
-        outputs = session.infer({"input": np.concatenate([part, fill])})
-        results.append(outputs["output"][: len(part)])
-    return np.concatenate(results).astype(np.float64)
-
-
-def _compare(found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> ExportCheck:
-    largest = float(np.abs(wanted).max())
-    tolerance = TOLERANCE * largest
-    error = float(np.abs(found - wanted).max())
-    flat_found, flat = found.reshape(len(found), -1), wanted.reshape(len(wanted), -1)
-    best = np.sort(flat, axis=1)[:, -2:]
-    clear = best[:, -1] - best[:, 0] > tolerance
-    same = flat_found.argmax(axis=1) == flat.argmax(axis=1)
-    return ExportCheck(
-        images=len(wanted),
-        max_error=error,
-        max_output=largest,
-        tolerance=tolerance,
-        clear=int(clear.sum()),
-        same_top1=int((clear & same).sum()),
-    )
+    session = open_engine(engine).load(data)
+    return check_session(session, batch.dim_value, module, images)
 
 
 @contextmanager

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
+from dpcompress.float16 import in_precision
 from dpcompress.latency.engines import open_engine
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     NETWORKS,
+    Engine,
     Measurement,
     Sampling,
+    Session,
     Subject,
     compare,
 )
 
 
 def bench_networks(
-    networks: Mapping[str, bytes],
+    networks: Mapping[str, bytes | Path],
     *,
     engine: str = "onnxruntime",
     threads: int | None = None,
@@ -24,18 +29,29 @@ def bench_networks(
     device: str | None = None,
     sampling: Sampling = NETWORKS,
     progress: Progress = silent,
+    breakdowns: dict[str, dict[str, float]] | None = None,
 ) -> dict[str, Measurement]:
-    """Time networks (name → ONNX bytes of a fixed batch size) interleaved, in this
-    process. `dpcompress.runner.ratio` of two results is their paired speed-up.
+    """Time networks (name → ONNX bytes of a fixed batch size, or a file that the engine
+    itself reads) interleaved, in this process. `dpcompress.runner.ratio` of two results
+    is their paired speed-up.
+
+    Args:
+        breakdowns: filled with `Session.breakdown` of each network afterwards.
 
     Raises:
         EngineUnavailable: no such engine, precision or device here.
         BadInput: the engine rejects a network.
     """
     opened = open_engine(engine, threads=threads, precision=precision, device=device)
+    sessions = {name: _load(opened, n, precision) for name, n in networks.items()}
+    subjects = [Subject(name, partial(sessions.__getitem__, name)) for name in sessions]
+    times = compare(subjects, sampling, progress=progress)
+    if breakdowns is not None:
+        breakdowns.update({name: s.breakdown() for name, s in sessions.items()})
+    return times
 
-    def subject(name: str, onnx: bytes) -> Subject:
-        return Subject(name, lambda: opened.load(onnx))
 
-    subjects = [subject(name, onnx) for name, onnx in networks.items()]
-    return compare(subjects, sampling, progress=progress)
+def _load(engine: Engine, network: bytes | Path, precision: str) -> Session:
+    if isinstance(network, Path):
+        return engine.load_file(str(network))
+    return engine.load(in_precision(network, precision))

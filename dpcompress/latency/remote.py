@@ -17,7 +17,7 @@ from dpcompress.files import replacing
 from dpcompress.latency.table import build_table
 from dpcompress.latency.workload import (
     METHOD,
-    anchor_graph,
+    anchor,
     jobs,
     network_name,
     span_ops,
@@ -36,13 +36,14 @@ def write_bundle(
     *,
     original: bytes,
     batch: int = 1,
+    precision: str = "fp32",
     progress: Progress = silent,
 ) -> int:
     """Write all that `profile` would time into one zip; returns the number of graphs.
 
     Same arguments, same bytes. Arguments as of `profile`.
     """
-    work = jobs(span_ops(blueprint), original, batch)
+    work = jobs(span_ops(blueprint), original, batch, precision)
     graphs = [
         {"subject": subject, "file": f"graphs/{i:04}.onnx", "bytes": job.bytes}
         for i, (subject, job) in enumerate(work.items())
@@ -53,11 +54,12 @@ def write_bundle(
         "blueprint": blueprint.digest,
         "limits": blueprint.limits.model_dump(),
         "original": network_name(original),
+        "graphs": "float16" if precision == "fp16" else "float32",
     }
     manifest = {"format": FORMAT, "about": about, "anchor": _ANCHOR, "graphs": graphs}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as bundle:
         _add(bundle, MANIFEST, json.dumps(manifest, indent=1).encode())
-        _add(bundle, _ANCHOR, anchor_graph())
+        _add(bundle, _ANCHOR, anchor(precision).graph())
         for i, (graph, job) in enumerate(zip(graphs, work.values(), strict=True), 1):
             _add(bundle, str(graph["file"]), job.graph())
             progress(i, len(graphs), str(graph["subject"]))
@@ -83,6 +85,7 @@ def table_from_results(
         made_for = {key: about[key] for key in ("blueprint", "limits", "method")}
         engine, batch, original = about["engine"], int(about["batch"]), about["original"]
         identity = {str(key): str(value) for key, value in engine.items()}
+        identity.update(results.notes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
             f"{path}, line 1: the header has a fault: {error!r}.", "Run the runner again."
@@ -124,4 +127,9 @@ def pack_runner(path: str | os.PathLike[str]) -> None:
 
 
 def _only_sources(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if not name.endswith(".py")]
+    is_folder = Path(folder).joinpath
+    return [
+        name
+        for name in names
+        if name == "__pycache__" or not (name.endswith(".py") or is_folder(name).is_dir())
+    ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Self
 from dpcompress.errors import BadInput, BadTable
 from dpcompress.files import canonical_json, digest, write_text
 from dpcompress.runner import Measurement
+from dpcompress.runner.cache import cache_folder
 from dpcompress.runner.results import NUMBERS, measurement_of
 
 _VERSION = 1
@@ -27,13 +27,7 @@ def default_path() -> Path:
     named = os.environ.get("DPCOMPRESS_STORE")
     if named:
         return Path(named)
-    if sys.platform == "win32":
-        cache = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        cache = "~/Library/Caches"
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "dpcompress" / "measurements.sqlite"
+    return Path(cache_folder()) / "measurements.sqlite"
 
 
 def measurement_key(subject: str, identity: Mapping[str, str], batch: int) -> str:

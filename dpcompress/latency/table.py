@@ -18,7 +18,7 @@ from dpcompress.latency.workload import (
     METHOD,
     Job,
     SpanOps,
-    anchor_graph,
+    anchor,
     frame_name,
     is_op,
     jobs,
@@ -70,7 +70,7 @@ def profile(
     times: dict[str, Measurement] = {}
     rejected: dict[str, BadInput] = {}
     missing = []
-    for subject, job in jobs(ops, original, batch).items():
+    for subject, job in jobs(ops, original, batch, precision).items():
         known = kept.get(subject, identity, batch)
         if known is None:
             missing.append(Subject(subject, _loader(opened, job), job.bytes))
@@ -80,7 +80,7 @@ def profile(
         times |= measure(
             missing,
             sampling,
-            anchor=Subject("anchor", lambda: opened.load(anchor_graph())),
+            anchor=Subject("anchor", _loader(opened, anchor(precision))),
             earlier={s.key: kept.windows(s.key, identity, batch) for s in missing},
             keep=lambda windows_ms: kept.keep(windows_ms, identity, batch),
             rejected=rejected.__setitem__,
@@ -88,7 +88,8 @@ def profile(
             progress=progress,
         )
     name = network_name(original)
-    return build_table(blueprint, ops, times, rejected, name, opened.identity, batch)
+    told = {**opened.identity, **opened.notes}
+    return build_table(blueprint, ops, times, rejected, name, told, batch)
 
 
 def _loader(engine: Engine, job: Job) -> Callable[[], Session]:
@@ -110,7 +111,7 @@ def build_table(
         ops: `span_ops(blueprint)`.
         times, rejected: by subject, of all of `jobs(...)`.
         original: the subject that is the original network.
-        identity: of the engine.
+        identity: of the engine, and its notes.
 
     Raises:
         BadInput: what no table can do without was rejected.

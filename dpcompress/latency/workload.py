@@ -9,6 +9,7 @@ from functools import partial
 
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.files import digest
+from dpcompress.float16 import in_precision
 from dpcompress.latency.frames import copies, frame_graph, framed_graph, frames_of, label
 from dpcompress.latency.onnx_graphs import plain_graph
 from dpcompress.latency.ops import (
@@ -32,6 +33,9 @@ class Job:
     graph: Callable[[], bytes]
     bytes: int = 0
 
+    def in_precision(self, precision: str) -> Job:
+        return Job(lambda: in_precision(self.graph(), precision), self.bytes)
+
 
 def span_ops(blueprint: Blueprint) -> SpanOps:
     """(span, act_stop) → its op; act_stop None where one op stands for both."""
@@ -45,8 +49,11 @@ def span_ops(blueprint: Blueprint) -> SpanOps:
     return found
 
 
-def jobs(ops: SpanOps, original: bytes, batch: int) -> dict[str, Job]:
-    """Subject → job: the original network, every unique op in its frame, the frames."""
+def jobs(
+    ops: SpanOps, original: bytes, batch: int, precision: str = "fp32"
+) -> dict[str, Job]:
+    """Subject → job: the original network, every unique op in its frame, the frames;
+    their graphs are written in the numbers of `precision`."""
     found = {network_name(original): Job(lambda: original)}
     for op in {op.signature: op for op in ops.values()}.values():
         found[op.signature] = Job(partial(framed_graph, op, batch), _bytes(op, batch))
@@ -54,7 +61,7 @@ def jobs(ops: SpanOps, original: bytes, batch: int) -> dict[str, Job]:
             graph = partial(frame_graph, sources, readers, batch)
             size = 8 * batch * sum(math.prod(source.shape) for source in sources)
             found[frame_name(sources, readers)] = Job(graph, size)
-    return found
+    return {subject: job.in_precision(precision) for subject, job in found.items()}
 
 
 def is_op(subject: str) -> bool:
@@ -70,8 +77,12 @@ def frame_name(sources: Sequence[Source], readers: int) -> str:
     return f"frame {label(sources)} to {readers}"
 
 
-def anchor_graph() -> bytes:
+def anchor(precision: str = "fp32") -> Job:
     """A conv that keeps all cores busy for some tenths of a millisecond."""
+    return Job(_anchor_graph).in_precision(precision)
+
+
+def _anchor_graph() -> bytes:
     shape = (64, 28, 28)
     conv = ConvSpec(
         in_channels=64, out_channels=64, kernel=(3, 3), padding=((1, 1), (1, 1))

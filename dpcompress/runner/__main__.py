@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from functools import partial
-from typing import List, Optional
+from typing import List, Optional, Union
 
 from dpcompress.errors import DpcompressError
 from dpcompress.runner.bundle import Bundle
@@ -25,7 +26,7 @@ def time_bundle(
     engine: str = "onnxruntime",
     threads: Optional[int] = None,
     precision: str = "fp32",
-    device: str = "cpu",
+    device: Optional[str] = None,
     sampling: Sampling = OPS,
 ) -> int:
     """Time what `output` does not hold yet; returns how many graphs that was.
@@ -54,6 +55,7 @@ def time_bundle(
                 done=journal.put,
                 progress=partial(_say, time.monotonic()),
             )
+            journal.note(opened.notes)
     return len(missing)
 
 
@@ -68,6 +70,10 @@ def _say(began: float, done: int, total: int, note: str) -> None:
         sys.stderr.write(f"{done}/{total} graphs, {now - began:.0f} s\n")
 
 
+def _warn(message: Union[Warning, str], *_: object) -> None:
+    sys.stderr.write(f"warning: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dpcompress.runner",
@@ -78,16 +84,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", required=True, help="results (JSON lines), for --results"
     )
-    parser.add_argument("--engine", default="onnxruntime", help=", ".join(ENGINES))
+    parser.add_argument(
+        "--engine",
+        default="onnxruntime",
+        help=f"{', '.join(ENGINES)}; options of its own after a colon, as in "
+        "tensorrt:workspace_mb=512,tactics=internal",
+    )
     parser.add_argument("--threads", type=int, help="default: all cores")
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", help="fp32, tf32, fp16")
+    parser.add_argument("--device", help="default: cpu, or cuda where there is no other")
     return parser
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
     """Exits with the code of the error, if any: see `dpcompress.errors`."""
     options = vars(_parser().parse_args(arguments))
+    warnings.showwarning = _warn  # type: ignore[assignment]
     output = options.pop("output")
     try:
         count = time_bundle(Bundle(options.pop("bundle")), output, **options)

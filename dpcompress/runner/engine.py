@@ -14,7 +14,7 @@ from typing import Dict, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
-from dpcompress.errors import EngineUnavailable, UsageError
+from dpcompress.errors import BadInput, EngineUnavailable, UsageError
 
 
 class Session(ABC):
@@ -31,17 +31,30 @@ class Session(ABC):
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Outputs for `inputs`, by name: for checks, never timed."""
 
+    def breakdown(self) -> Dict[str, float]:
+        """What the parts of one inference take; empty if the engine cannot tell."""
+        return {}
+
 
 class Engine(ABC):
     """An inference engine with its settings fixed; a factory of sessions."""
 
     name: str
+    device = "cpu"
+    """The one that is taken if none is asked for."""
+    options: Tuple[str, ...] = ()
+    """Names of what else may be chosen; the constructor takes them as strings."""
 
     @property
     @abstractmethod
     def identity(self) -> Dict[str, str]:
         """Everything that a time depends on besides the graph: engine, version, device,
         precision, threads. Flat; two engines that differ here never share a time."""
+
+    @property
+    def notes(self) -> Dict[str, str]:
+        """What else a table's header should tell, such as the clocks seen so far."""
+        return {}
 
     @abstractmethod
     def load(self, onnx: bytes) -> Session:
@@ -51,10 +64,19 @@ class Engine(ABC):
             BadInput: the engine rejects the graph; carries its own message.
         """
 
+    def load_file(self, path: str) -> Session:
+        """`load` of a file: ONNX, or the engine's own kind if it has one.
+
+        Raises:
+            BadInput: it cannot be read, or the engine rejects it.
+        """
+        return self.load(read(path))
+
 
 ENGINES = {
     "onnxruntime": ("dpcompress.runner.onnxruntime", "OnnxRuntime"),
     "openvino": ("dpcompress.runner.openvino", "OpenVino"),
+    "tensorrt": ("dpcompress.runner.tensorrt.engine", "TensorRt"),
 }
 """Name → module and class. A module imports its engine only when it is opened. Other
 packages may add theirs."""
@@ -91,10 +113,13 @@ def open_engine(
 ) -> Engine:
     """The engine `name` with `threads` threads (None: all cores of this process).
 
+    Options of its own go into the name: `tensorrt:workspace_mb=512,tactics=internal`.
+
     Raises:
-        UsageError: no such engine, or an impossible number of threads.
+        UsageError: no such engine or option, or an impossible number of threads.
         EngineUnavailable: not installed, or without this device or precision.
     """
+    name, options = _options(name)
     if name not in ENGINES:
         raise UsageError(
             f"There is no engine {name!r}.", f"Choose from: {', '.join(ENGINES)}."
@@ -103,9 +128,50 @@ def open_engine(
         raise UsageError(f"{threads} threads cannot run anything.", "Ask for 1 or more.")
     module, kind = ENGINES[name]
     make = getattr(importlib.import_module(module), kind)
-    engine = make(threads=threads or cores(), precision=precision, device=device or "cpu")
+    unknown = [option for option in options if option not in make.options]
+    if unknown:
+        raise UsageError(
+            f"{name} has no option {unknown[0]!r}.",
+            f"Choose from: {', '.join(make.options) or 'none'}.",
+        )
+    engine = make(
+        threads=threads or cores(),
+        precision=precision,
+        device=device or make.device,
+        **options,
+    )
     assert isinstance(engine, Engine)
     return engine
+
+
+def _options(text: str) -> Tuple[str, Dict[str, str]]:
+    """'tensorrt:tactics=internal' → ('tensorrt', {'tactics': 'internal'})."""
+    name, _, rest = text.partition(":")
+    options = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(
+                f"The engine's option {part!r} is not NAME=VALUE.",
+                "Write for example tensorrt:workspace_mb=512.",
+            )
+        options[key.strip()] = value.strip()
+    return name, options
+
+
+def read(path: str) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror}.", "Check the path."
+        ) from error
 
 
 def cores() -> int:

@@ -6,12 +6,19 @@ Valid on Python 3.8.
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, Mapping
+from typing import Any, Callable, Dict, Mapping
 
 import numpy as np
 
 from dpcompress.errors import BadInput, EngineUnavailable
-from dpcompress.runner.engine import Engine, Session, cpu_model, random_input, working
+from dpcompress.runner.engine import (
+    Engine,
+    Session,
+    cpu_model,
+    random_input,
+    read,
+    working,
+)
 
 _NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 """Ours → OpenVINO's, which is also what it calls tensors of these types."""
@@ -52,6 +59,20 @@ class OpenVino(Engine):
         }
 
     def load(self, onnx: bytes) -> Session:
+        return self._compiled(lambda: self._core.read_model(onnx, b""))
+
+    def load_file(self, path: str) -> Session:
+        """An ONNX file, or OpenVINO IR: an .xml with its .bin beside it."""
+        read(path)  # a file that cannot be read is told as everywhere
+        return self._compiled(lambda: self._core.read_model(path))
+
+    def save(self, onnx: bytes, path: str) -> None:
+        """Write `onnx` as OpenVINO IR in fp32: `path`, which ends with .xml, and the
+        weights beside it."""
+        model = self._core.read_model(onnx, b"")
+        self._openvino.save_model(model, path, compress_to_fp16=False)
+
+    def _compiled(self, read_model: Callable[[], Any]) -> Session:
         # Without the precision hint the plugin runs in bf16 where the CPU can.
         config = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -60,8 +81,7 @@ class OpenVino(Engine):
             "INFERENCE_PRECISION_HINT": _NAMES[self.precision],
         }
         try:
-            model = self._core.read_model(onnx, b"")
-            compiled = self._core.compile_model(model, "CPU", config)
+            compiled = self._core.compile_model(read_model(), "CPU", config)
         except Exception as error:
             text = (str(error).strip().splitlines() or ["no message"])[-1]
             raise BadInput(

@@ -35,12 +35,14 @@ Path = Union[str, "os.PathLike[str]"]
 
 class Results(NamedTuple):
     """header: `about` of the bundle, its digest, and the engine's identity. windows_ms:
-    what was timed of all graphs, finished or not."""
+    what was timed of all graphs, finished or not. notes: what the engine noted meanwhile;
+    of several runs the last one's."""
 
     header: Dict[str, Any]
     times: Dict[str, Measurement]
     rejected: Dict[str, BadInput]
     windows_ms: Dict[str, List[float]]
+    notes: Dict[str, str]
 
 
 def read_results(path: Path) -> Results:
@@ -56,7 +58,7 @@ def read_results(path: Path) -> Results:
     if header.get("format") != FORMAT:
         fault = "this is not a file of results."
         raise BadTable(fault, "Name what the runner wrote.", path=path, row=1)
-    results = Results(header, {}, {}, {})
+    results = Results(header, {}, {}, {}, {})
     for row, line in enumerate(lines[1:], 2):
         found = _parsed(path, row, line)
         try:
@@ -70,6 +72,9 @@ def _read_line(found: Dict[str, Any], results: Results) -> None:
     if "windows_ms" in found:
         for subject, windows_ms in found["windows_ms"].items():
             results.windows_ms.setdefault(subject, []).extend(map(float, windows_ms))
+        return
+    if "notes" in found:
+        results.notes.update({str(k): str(v) for k, v in found["notes"].items()})
         return
     subject = str(found["subject"])
     if "rejected" in found:
@@ -103,7 +108,7 @@ class Journal:
         self.path = str(path)
         header = {"format": FORMAT, **header}
         kept = 0
-        self.found = Results(header, {}, {}, {})
+        self.found = Results(header, {}, {}, {}, {})
         if os.path.exists(self.path):
             lines, kept = _whole_lines(path)
             if lines:
@@ -142,6 +147,10 @@ class Journal:
         self._write(
             {"subject": subject, "rejected": error.message, "remedy": error.remedy}
         )
+
+    def note(self, notes: Dict[str, str]) -> None:
+        if notes:
+            self._write({"notes": notes})
 
     def _write(self, value: Dict[str, Any], sync: bool = True) -> None:
         line = json.dumps(value).encode() + b"\n"

@@ -1,0 +1,105 @@
+"""How fast which tactic was, kept between builds: they get faster, and choose alike.
+
+TensorRT trusts the bytes that it is given, so they are kept behind a line that says what
+they are of, and their digest. Valid on Python 3.8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from typing import Any, Dict, Mapping, Optional
+
+from dpcompress.errors import BadInput, DpcompressWarning
+
+FORMAT = "dpcompress timing cache 1"
+
+
+class TimingCache:
+    """Reads and writes one file; what is damaged or foreign is built anew, with a
+    warning.
+
+    Args:
+        path: None keeps it in memory.
+        about: TensorRT's version and the GPU: a cache of others is never used.
+    """
+
+    def __init__(self, path: Optional[str], about: Mapping[str, str]) -> None:
+        self.path, self._about = path, dict(about)
+        self._data = self._read()
+
+    def attach(self, config: Any) -> None:
+        """Let the builder of `config` use it."""
+        cache = config.create_timing_cache(self._data)
+        if cache is None or not config.set_timing_cache(cache, False):
+            self._warn("TensorRT refuses it")
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
+
+    def keep(self, config: Any) -> None:
+        """Take over, and save, what a build with `config` has added.
+
+        Raises:
+            BadInput: the file cannot be written.
+        """
+        cache = config.get_timing_cache()
+        if cache is None:
+            return
+        data = bytes(cache.serialize())
+        if data != self._data:
+            self._data = data
+            self._write()
+
+    def _read(self) -> bytes:
+        if self.path is None:
+            return b""
+        try:
+            with open(self.path, "rb") as file:
+                head, data = file.readline(10_000), file.read()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            self._warn(f"it cannot be read: {error.strerror}")
+            return b""
+        try:
+            found: Dict[str, Any] = json.loads(head.decode())
+            known = {key: found.get(key) for key in self._about}
+            intact = found["sha256"] == _digest(data) and found["format"] == FORMAT
+        except (ValueError, KeyError, TypeError, AttributeError):
+            intact, known = False, {}
+        if not intact:
+            self._warn("it is damaged")
+            return b""
+        if known != self._about:
+            self._warn(f"it is of {', '.join(map(str, known.values()))}")
+            return b""
+        return data
+
+    def _write(self) -> None:
+        if self.path is None:
+            return
+        head = {"format": FORMAT, **self._about, "sha256": _digest(self._data)}
+        folder = os.path.dirname(os.path.abspath(self.path))
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+                file.write(json.dumps(head).encode() + b"\n" + self._data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(file.name, self.path)
+        except OSError as error:
+            raise BadInput(
+                f"The timing cache {self.path} cannot be written: {error.strerror}.",
+                "Name another file in DPCOMPRESS_TIMING_CACHE.",
+            ) from error
+
+    def _warn(self, why: str) -> None:
+        message = f"The timing cache {self.path} is built anew: {why}."
+        warnings.warn(message, DpcompressWarning, stacklevel=2)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
