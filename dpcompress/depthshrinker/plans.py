@@ -12,13 +12,18 @@ from dpcompress.errors import BadTable
 from dpcompress.solver.stage1 import SpanCosts, Stretch, span_costs, stretches
 from dpcompress.tables import LatencyTable
 
+MOST_GROWTH = 3.0
+"""A whole block, inverted or not, takes up to about twice its multiply-accumulates when
+merged, part of an inverted residual 4 to 9 times, which no saved layer makes up for."""
+
 
 class Merger:
     """Where the layers between kept activations are cut into convolutions.
 
     With a latency table: where it is fastest (Kim et al. 2023, Alg. 1). Without: into the
-    fewest convolutions, of those the ones with the fewest multiply-accumulates, with
-    linear bottlenecks never merged into each other, as published.
+    fewest convolutions, of those the ones with the fewest multiply-accumulates, but none
+    across the linear end of a block, as published, nor of more than MOST_GROWTH times the
+    multiply-accumulates that it replaces.
 
     Raises:
         BadTable: the table is of another network.
@@ -134,5 +139,6 @@ def _sizes(blueprint: Blueprint) -> SpanCosts:
         (span.start, span.stop, flag): (1 + merged.macs / most,)
         for span, merged in spans.items()
         if not any(span.start < edge < span.stop for edge in edges)
+        if span.length == 1 or merged.macs <= MOST_GROWTH * merged.parts_macs
         for flag in (0, 1)
     }

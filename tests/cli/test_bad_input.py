@@ -278,6 +278,25 @@ def test_an_infeasible_run_keeps_its_tables_for_another_budget(run: Run, here: P
         (here / "run" / name).write_bytes(whole)
 
 
+def test_shrink_and_expand(run: Run, here: Path):
+    known = ("net.py:net", "--weights", "trained.safetensors", "--data", "photos")
+    shrink = ("shrink", *known, "--input", "3x8x8", "--threads", 1, "-o", "run")
+    for keep in (0, 3):
+        refused(run(*shrink, "--keep", keep), 2, f"{keep} of 2 masks", "Keep 1 to 2.")
+    refused(run(*shrink, "--keep", 1, "--by", "block"), 4, "no residual blocks", "--by")
+    refused(run(*shrink, "--keep", 1, "--by", "layer"), 2, "activation or block")
+    done = run(*shrink, "--keep", 1, "--latency", "other_latency.csv")
+    refused(done, 4, "other_latency.csv", "0123456789abcdef", "Make it again")
+    refused(run(*shrink), 2, "needs --data and --keep")
+    refused(run("shrink", "-o", "run"), 2, "run holds no run")
+    refused(run("shrink", "--keep", 1, "-o", "run"), 2, "--keep without a MODEL")
+    assert not (here / "run").exists()
+
+    expand = ("expand", *known, "--input", "3x8x8", "-o", "new.safetensors")
+    refused(run(*expand, "--convs", "9"), 2, "9 cannot be expanded", "Those that can: 0,")
+    assert not (here / "new.safetensors").exists()
+
+
 def test_outputs_that_cannot_be_written(run: Run, here: Path):
     merge = ("merge", "net.py:net", "--plan", "plan.json", "--weights")
     done = run(*merge, "trained.safetensors", "-o", "net.py/merged.safetensors")

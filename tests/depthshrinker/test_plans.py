@@ -58,11 +58,13 @@ def test_without_a_table_each_linear_block_becomes_one_convolution() -> None:
     assert spans(INVERTED, [2, 3, 8, 9]) == [(1, 4), (7, 10)]
     # Two neighbouring blocks do not grow into one larger kernel.
     assert spans(INVERTED, [2, 3, 5, 6, 8, 9]) == [(1, 4), (4, 7), (7, 10)]
-    assert spans(INVERTED, [3]) == [(2, 4)]
-    # An activation between two blocks that is gone is there to be merged over.
     assert spans(BASIC, [2]) == [(1, 3)]
+    assert spans(BASIC, [2, 4]) == [(1, 3), (3, 5)]
+    # An activation between two blocks that is gone is there to be merged over.
     assert spans(BASIC, [2, 3, 4]) == [(1, 5)]
     assert spans(BASIC, []) == []
+    # Depthwise and projection as one dense 3x3: 9 · 16 · 8 against 9 · 16 + 16 · 8.
+    assert spans(INVERTED, [3]) == []
 
 
 def test_free_activations_close_merged_linear_blocks() -> None:

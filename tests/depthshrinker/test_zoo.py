@@ -29,17 +29,14 @@ def test_fine_tuned_it_merges_exactly(spec: str, by: str, free: bool) -> None:
         model = load_model(spec, None, {"num_classes": 10})
     blueprint, data = trace(model, SIZE), load_data("digits", input_size=SIZE)
     groups = mask_groups(blueprint, by)  # type: ignore[arg-type]
-    kept = kept_activations(blueprint, groups, range(0, len(groups), 2))
+    on = range(1 if by == "block" else 2)  # those of the first block
+    kept = kept_activations(blueprint, groups, on)
     plan = Merger(blueprint).plan(kept, free_activations=free)
-    merged_blocks = {(s.start, s.stop) for s in plan.merged}
-    gone = [group for n, group in enumerate(groups) if n % 2]
-    if by == "block":  # every block whose activations went is one convolution
-        assert all(
-            any(start < min(group) and max(group) < stop for start, stop in merged_blocks)
-            for group in gone
-        )
+    gone = [group for n, group in enumerate(groups) if n not in on]
+    inside = {p for s in plan.merged for p in range(s.start + 1, s.stop)}
+    assert {p for group in gone for p in group} <= inside
     network = finetune(model, plan, data, Recipe(steps=3, batch_size=8, lr=0.01))
     _, certificate = merge(network, data.test.first(2))
-    assert certificate.holds and len(certificate.spans) == len(plan.merged) > 3
+    assert certificate.holds and len(certificate.spans) == len(plan.merged) > 1
     assert certificate.network_real is not None
     assert certificate.network_real.float64 < 1e-10
