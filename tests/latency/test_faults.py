@@ -67,7 +67,7 @@ def test_what_was_measured_is_kept(
 
     made: list[int] = []
     with pytest.raises(EngineUnavailable, match="stopped working: CUDA error: device"):
-        make(left=150)
+        make(left=80)
     assert made[0] >= 3  # the first group
     whole = make(left=float("inf")) + made[0]
     assert make(left=0) == 0  # nothing is left to measure
