@@ -60,8 +60,8 @@ def test_ray_gives_the_same_table(tmp_path: Path) -> None:
             assert not ray.is_initialized()
             ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     assert ray.is_initialized()
-    local, ray = ((tmp_path / f"{e}.jsonl").read_bytes() for e in ("local", "ray"))
-    assert local == ray
+    journals = [(tmp_path / f"{e}.jsonl").read_bytes() for e in ("local", "ray")]
+    assert journals[0] == journals[1]
     bad = load_model(f"{tmp_path}/mine.py:net", None, {"classes": 3})
     with pytest.raises(BadInput, match="^The data has 10 classes"):
         score(bad, trace(bad, (3, 8, 8)), data, estimator=Fit(images=100),
