@@ -16,6 +16,7 @@ from dpcompress.runner.__main__ import time_bundle
 from dpcompress.runner.bundle import Bundle
 from dpcompress.runner.results import Journal, read_results
 from tests.latency.test_table import chain, network
+from tests.runner.tensorrt.conftest import host
 
 QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
 BLUEPRINT = chain(2, 8)
@@ -225,3 +226,34 @@ def test_a_disk_that_fills_up_is_told_and_the_rest_is_kept(tmp_path: Path) -> No
     with Journal(path, {"bundle": "x"}) as journal:
         journal.put("last", time)
     assert {"op0", "last"} <= read_results(path).times.keys()
+
+
+@pytest.mark.filterwarnings("ignore:GPU clocks")
+def test_fp16_goes_into_the_graphs_and_notes_into_the_header(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the make-believe GPU of tests/runner/tensorrt/fake.py."""
+    monkeypatch.setenv("DPCOMPRESS_TIMING_CACHE", str(tmp_path / "timing"))
+    host(shared, "10.16.1.11", monkeypatch)
+    bundle, results = tmp_path / "half.zip", tmp_path / "results.jsonl"
+    original = network(BLUEPRINT, 2)
+    write_bundle(BLUEPRINT, bundle, original=original, batch=2, precision="fp16")
+    opened, engine = Bundle(bundle), "tensorrt:cuda_graph=2"
+    assert opened.about["graphs"] == "float16"
+    with pytest.raises(BadInput, match="written in fp16, not fp32"):
+        time_bundle(opened, str(tmp_path / "full.jsonl"), engine=engine, sampling=QUICK)
+    time_bundle(opened, str(results), engine=engine, precision="fp16", sampling=QUICK)
+    there = table_from_results(BLUEPRINT, results)
+    assert there.header["engine"] == engine
+    assert there.header["precision"] == "fp16"
+    assert there.header["sm_clock_mhz"] == there.header["clocks"] == "unknown"
+    here = profile(
+        BLUEPRINT,
+        original=original,
+        engine=engine,
+        precision="fp16",
+        batch=2,
+        sampling=QUICK,
+    )
+    assert here.header.keys() == there.header.keys()
+    assert here.frame["op"].equals(there.frame["op"])

@@ -47,7 +47,7 @@ def log_of(trt: Any) -> Any:
 
 
 def build(
-    trt: Any, onnx: bytes, precision: str, options: Options, cache: TimingCache
+    trt: Any, onnx: bytes, precision: str, options: Options, timings: TimingCache
 ) -> bytes:
     """The serialized engine of `onnx`.
 
@@ -67,7 +67,7 @@ def build(
     _check_types(trt, network, precision)
     config = _configured(trt, builder, precision, options)
     if options.timing_cache:
-        cache.attach(config)
+        timings.attach(config)
     memory = builder.build_serialized_network(network, config)
     if memory is None:
         if log.memory_is_short:
@@ -77,7 +77,7 @@ def build(
             "Give it more workspace_mb or other tactics, or leave this op out.",
         )
     if options.timing_cache:
-        cache.keep(config)
+        timings.keep(config)
     return bytes(memory)
 
 
@@ -135,7 +135,7 @@ def _configured(trt: Any, builder: Any, precision: str, options: Options) -> Any
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
     if precision == "fp16" and not is_strongly_typed(trt):
-        config.set_flag(trt.BuilderFlag.FP16)
+        config.set_flag(trt.BuilderFlag.__members__["FP16"])
     if not options.timing_cache:
         config.set_flag(trt.BuilderFlag.DISABLE_TIMING_CACHE)
     _set_level(trt, config, options)

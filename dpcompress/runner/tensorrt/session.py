@@ -14,6 +14,7 @@ from dpcompress.runner.tensorrt.build import log_of
 from dpcompress.runner.tensorrt.cuda import CaptureFailed, Cuda
 
 _WARM_UP_S = 0.2
+_BREAKDOWN_S = 3.0
 _DTYPES = {
     "FLOAT": np.float32,
     "HALF": np.float16,
@@ -157,7 +158,7 @@ class TrtSession(Session):
         self._cuda.wait()
         return found
 
-    def breakdown(self, seconds: float = 3.0) -> Dict[str, float]:
+    def breakdown(self) -> Dict[str, float]:
         """What one inference takes, part by part, in ms; as trtexec names them.
 
         compute_*: on the GPU, inputs and outputs there already. enqueue: on the host, to
@@ -168,7 +169,7 @@ class TrtSession(Session):
         up: List[float] = []
         down: List[float] = []
         self._run_for(_WARM_UP_S)
-        end = time.perf_counter() + seconds
+        end = time.perf_counter() + _BREAKDOWN_S
         while time.perf_counter() < end or len(compute) < 10:
             up.append(self._cuda.timed(self._upload))
             began = time.perf_counter()
@@ -177,7 +178,7 @@ class TrtSession(Session):
             self._cuda.wait()
             compute.append(self.run_many(1))
             down.append(self._cuda.timed(self._download))
-        many = max(10, round(0.5 / quantile(compute, 0.5)))
+        many = max(10, round(_BREAKDOWN_S / 6 / quantile(compute, 0.5)))
         return {
             "compute_min_ms": min(compute) * 1e3,
             "compute_mean_ms": sum(compute) / len(compute) * 1e3,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
+from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional
 
 from dpcompress.errors import BadInput, DpcompressWarning
@@ -83,14 +83,17 @@ class TimingCache:
             return
         head = {"format": FORMAT, **self._about, "sha256": _digest(self._data)}
         folder = os.path.dirname(os.path.abspath(self.path))
+        temporary = f"{self.path}.{os.getpid()}"
         try:
             os.makedirs(folder, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            with open(temporary, "wb") as file:
                 file.write(json.dumps(head).encode() + b"\n" + self._data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(file.name, self.path)
+            os.replace(temporary, self.path)
         except OSError as error:
+            with suppress(OSError):
+                os.remove(temporary)
             raise BadInput(
                 f"The timing cache {self.path} cannot be written: {error.strerror}.",
                 "Name another file in DPCOMPRESS_TIMING_CACHE.",
