@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--widths", type=int, nargs="+", default=[8])
-    parser.add_argument("--epochs", type=int, nargs="+", default=[5, 20])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[5, 20, 60])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
