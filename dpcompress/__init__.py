@@ -18,6 +18,7 @@ _ROOM_OF = {
     "score": "importance",
     "solve": "solver",
     "linearize": "graph",
+    "fit_merged": "graph",
     "finetune": "training",
     "merge": "graph",
     "export": "exporters",
@@ -27,6 +28,7 @@ _NAME_THERE = {"finetune": "fit", "export": "export_onnx", "bench": "bench_netwo
 
 if TYPE_CHECKING:
     from dpcompress.exporters import export_onnx as export
+    from dpcompress.graph.fit import fit_merged
     from dpcompress.graph.linearize import linearize, trace
     from dpcompress.graph.merge import merge
     from dpcompress.importance import score
@@ -40,6 +42,7 @@ __all__ = [
     "bench",
     "export",
     "finetune",
+    "fit_merged",
     "linearize",
     "load_model",
     "merge",

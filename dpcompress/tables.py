@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dpcompress.blueprint import Limits
 from dpcompress.errors import BadTable
 from dpcompress.files import digest, write_text
 
@@ -268,6 +269,12 @@ class LatencyTable(_Table):
         return flags
 
     @property
+    def limits(self) -> Limits | None:
+        """Those that made its spans candidates, None if unknown."""
+        known = {key: self.header.get(key) for key in Limits.model_fields}
+        return None if None in known.values() else Limits.model_validate(known)
+
+    @property
     def fixed_ms(self) -> float:
         """What no plan can change (pooling, classifier, launches), 0 if unknown."""
         return float(self.header.get("fixed_ms", 0.0))
@@ -346,10 +353,10 @@ def _checked_header(header: Mapping[str, object], source: str) -> Mapping[str, s
     if known["version"] != VERSION:
         fault = f"format version {known['version'][:20]} is not {VERSION}"
         raise _bad(source, fault, column="version")
-    for key in ("e2e_ms", "fixed_ms"):
+    for key in ("e2e_ms", "fixed_ms", *Limits.model_fields):
         text = known.get(key, "0")
         if not _NUMBER.fullmatch(text) or not 0 <= float(text) < math.inf:
-            raise _bad(source, f"{text[:40]!r} is no time", column=key)
+            raise _bad(source, f"{text[:40]!r} is not a number from 0 on", column=key)
     size = known.get("input", "1x1x1")
     if not re.fullmatch(r"(\d{1,9}x){2}\d{1,9}", size, re.ASCII):
         raise _bad(source, f"{size[:40]!r} is not CxHxW", column="input")

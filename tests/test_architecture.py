@@ -28,7 +28,7 @@ ARROWS = {
     "graph": ("blueprint", "algebra"),
     "latency": ("blueprint", "tables", "runner", "float16"),
     "importance": ("tables", "graph", "training"),
-    "depthshrinker": ("tables", "graph", "training"),
+    "depthshrinker": ("solver", "graph", "training"),
     "exporters": ("runner", "files", "float16"),
     "report": ("tables",),
     "pipeline": (

@@ -1,4 +1,4 @@
-"""Convolution algebra on tensors: compose, add, Dirac, fold norms, move padding."""
+"""Convolution algebra on tensors: compose, add, Dirac, fold norms, move padding, fit."""
 
 from dpcompress.algebra.affine import (
     AffineConv,
@@ -10,9 +10,12 @@ from dpcompress.algebra.affine import (
     regroup,
     scale,
 )
+from dpcompress.algebra.least_squares import ConvFit, FittedConv
 
 __all__ = [
     "AffineConv",
+    "ConvFit",
+    "FittedConv",
     "add",
     "compose",
     "dirac",

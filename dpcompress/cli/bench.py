@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpcompress.cli.options import Batch, Engine, Input, Json, Precision, Threads
+from dpcompress.cli.options import Batch, Device, Engine, Input, Json, Precision, Threads
 from dpcompress.cli.output import emit, print_breakdown, print_table, progress_bar
 from dpcompress.errors import BadInput, UsageError
 
@@ -27,6 +27,7 @@ def bench(
     engine: Engine = "onnxruntime",
     threads: Threads = None,
     precision: Precision = "fp32",
+    device: Device = None,
     input: Input = None,
     batch: Batch = 1,
     json: Json = False,
@@ -55,6 +56,7 @@ def bench(
             engine=engine,
             threads=threads,
             precision=precision,
+            device=device,
             progress=progress,
             breakdowns=parts,
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from dpcompress.cli.options import (
     Crop,
+    Device,
+    Form,
     Input,
     Json,
     Mean,
@@ -23,6 +25,10 @@ from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
     from dpcompress.pipeline import Result, Settings
+    from dpcompress.pipeline.settings import RunSettings
+    from dpcompress.training import Recipe
+
+S = TypeVar("S", bound="RunSettings")
 
 
 def compress(
@@ -67,6 +73,7 @@ def compress(
         str, typer.Option("--engine", help="Engine that it will run on.")
     ] = ("onnxruntime"),
     precision: Annotated[str, typer.Option("--precision", help="Its numbers.")] = "fp32",
+    device: Device = None,
     threads: Threads = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at a time.")] = 1,
     input: Input = None,
@@ -85,10 +92,37 @@ def compress(
     score_steps: Annotated[
         int, typer.Option("--score-steps", min=1, help="Training steps per scored span.")
     ] = 8,
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            "--estimator",
+            help="How spans are scored: 'finetune' trains each for --score-steps, 'fit' "
+            "fits a convolution to it. Without it: finetune, or fit with --train none.",
+            show_default=False,
+        ),
+    ] = None,
+    train: Annotated[
+        str,
+        typer.Option(
+            "--train",
+            help="'finetune', or 'none': fit every span of the plan to the original by "
+            "least squares instead; needs no labels, and minutes.",
+        ),
+    ] = "finetune",
+    form: Form = "linearized",
     latency: Annotated[
         Path | None,
         typer.Option(
             "--latency", help="Use this latency table instead of measuring one."
+        ),
+    ] = None,
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Build and time planned networks until one is measured to fit the "
+            "budget. Without it: yes, unless --latency is given.",
+            show_default=False,
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
@@ -97,8 +131,12 @@ def compress(
     """Make a network shallower until it fits a latency budget; say what it cost.
 
     Times every span of layers on the engine, scores what each activation is worth, picks
-    the best plan within the budget, fine-tunes, merges and exports. Killed at any moment,
-    the same command goes on where it stopped.
+    the best plan that is measured to be within the budget, fine-tunes, merges and
+    exports. Killed at any moment, the same command goes on where it stopped.
+
+    A machine may be faster or slower from one minute to the next. A budget such as 70%
+    is about the ratio to the original, both measured at the same time; one in ms is
+    about the machine as it was when the table was measured.
 
     \b
     Examples:
@@ -107,7 +145,7 @@ def compress(
       dpcompress compress torchvision:resnet18 --weights mine.safetensors \\
           --data photos/ --budget 70% -o RUN
     """
-    from dpcompress.pipeline import EXAMPLE, compress, read_settings
+    from dpcompress.pipeline import EXAMPLE, Settings, compress, read_settings
 
     settings: Settings | None
     if model is None:
@@ -120,9 +158,10 @@ def compress(
             )
         stored = output / "run.json"
         settings = None if stored.exists() else EXAMPLE.seeded(seed)
-        if settings is not None and latency is not None:
-            settings = settings.model_copy(update={"latency": str(latency)})
-        if settings is None and read_settings(stored).seed != seed != 0:
+        if settings is not None:
+            own = {"latency": latency and str(latency), "measure": measure}
+            settings = settings.model_copy(update=own)
+        if settings is None and read_settings(stored, Settings).seed != seed != 0:
             raise UsageError(
                 f"{output} holds a run with another seed.", "Choose another."
             )
@@ -132,7 +171,8 @@ def compress(
                 "A run needs --data and --budget.",
                 "For example: --data photos/ --budget 70%.",
             )
-        settings = _settings(
+        settings = new_settings(
+            Settings,
             model,
             weights,
             data,
@@ -141,27 +181,31 @@ def compress(
             budget=budget,
             engine=engine,
             precision=precision,
+            device=device,
             threads=threads,
             batch=batch,
             resize=resize,
             crop=crop,
             mean=mean,
             std=std,
-            latency=None if latency is None else str(latency),
+            latency=latency and str(latency),
+            measure=measure,
         )
+        estimator = estimator or ("fit" if train == "none" else "finetune")
         settings = _with_recipes(settings, pretrain_epochs, epochs, lr, score_steps, seed)
+        settings = _with_choices(settings, estimator, train, form)
     result = compress(settings, output, progress_bar)
     if json:
         emit(result.model_dump(mode="json"))
     else:
-        _print(result, output)
+        print_result(result, output)
 
 
-def _settings(
-    model: str, weights: str | None, data: str, input: Any, **rest: Any
-) -> Settings:
+def new_settings(
+    kind: type[S], model: str, weights: str | None, data: str, input: Any, **rest: Any
+) -> S:
+    """Settings of a run, with what the options leave open taken from the model."""
     from dpcompress.models import default_input, model_transform
-    from dpcompress.pipeline import Settings
 
     shape = input or default_input(model)
     own = model_transform(model) if weights == "default" else None
@@ -171,7 +215,7 @@ def _settings(
         rest["mean"] = rest["mean"] or own.mean
         rest["std"] = rest["std"] or own.std
     fits_batch = rest.pop("batch")
-    return Settings(
+    return kind(
         model=model,
         weights=None if weights is None else _absolute(weights),
         data=data,
@@ -193,21 +237,41 @@ def _with_recipes(
     score_steps: int,
     seed: int,
 ) -> Settings:
-    from dpcompress.training import Recipe
-
     finetune = settings.finetune.model_copy(update={"epochs": epochs, "lr": lr})
     recipe = settings.scoring.recipe.model_copy(update={"steps": score_steps})
     scoring = settings.scoring.model_copy(update={"recipe": recipe})
-    pretrain = None
-    if pretrain_epochs is not None:
-        pretrain = Recipe(epochs=pretrain_epochs, lr=0.1, schedule="onecycle")
     return settings.model_copy(
-        update={"finetune": finetune, "scoring": scoring, "pretrain": pretrain}
+        update={
+            "finetune": finetune,
+            "scoring": scoring,
+            "pretrain": pretraining(pretrain_epochs),
+        }
     ).seeded(seed)
 
 
-def _print(result: Result, folder: Path) -> None:
-    def row(name: str, side: Any) -> list[object]:
+def _with_choices(settings: Settings, estimator: str, train: str, form: str) -> Settings:
+    for option, value, known in (
+        ("--estimator", estimator, ("finetune", "fit")),
+        ("--train", train, ("finetune", "none")),
+        ("--form", form, ("linearized", "merged")),
+    ):
+        if value not in known:
+            raise UsageError(
+                f"{option} {value} does not exist.", f"Choose {' or '.join(known)}."
+            )
+    scoring = settings.scoring.model_copy(update={"estimator": estimator})
+    return settings.model_copy(update={"scoring": scoring, "train": train, "form": form})
+
+
+def pretraining(epochs: int | None) -> Recipe | None:
+    """How a network is trained from scratch first, if it is."""
+    from dpcompress.training import Recipe
+
+    return None if epochs is None else Recipe(epochs=epochs, lr=0.1, schedule="onecycle")
+
+
+def print_result(result: Result, folder: Path) -> None:
+    def row(name: str, side: Any, now_ms: float | None) -> list[object]:
         timing = side.measured
         return [
             name,
@@ -215,7 +279,7 @@ def _print(result: Result, folder: Path) -> None:
             f"{side.parameters:,}",
             f"{side.macs / 1e6:.1f} M",
             f"{side.accuracy:.2%}",
-            f"{side.predicted_ms:.3f}" if side.predicted_ms is not None else "",
+            *("" if ms is None else f"{ms:.3f}" for ms in (side.predicted_ms, now_ms)),
             f"{timing.median_ms:.3f}",
             f"{timing.p90_ms:.3f}",
             f"± {timing.spread_ms:.3f}",
@@ -228,12 +292,16 @@ def _print(result: Result, folder: Path) -> None:
             "parameters",
             "MACs",
             "accuracy",
-            "predicted ms",
-            "measured ms",
+            "predicted ms then",
+            "and now",
+            "measured ms now",
             "p90",
             "spread",
         ],
-        [row("original", result.original), row("compressed", result.compressed)],
+        [
+            row("original", result.original, None),
+            row("compressed", result.compressed, result.predicted_now_ms),
+        ],
     )
     speedup = result.speedup
     print(
@@ -241,13 +309,22 @@ def _print(result: Result, folder: Path) -> None:
         f"on {result.engine}, batch {result.batch}, {result.threads} threads; accuracy "
         f"on {result.test_images} test images."
     )
-    drift = result.original.measured.median_ms / (result.original.predicted_ms or 1) - 1
-    if result.original.predicted_ms and abs(drift) > 0.1:
-        console.print(
-            f"This machine is {abs(drift):.0%} {'slower' if drift > 0 else 'faster'} now "
-            "than when the table was measured; predicted times are of then.",
-            style="yellow",
+    if result.predicted_now_ms is not None and result.original.predicted_ms:
+        slower = result.original.measured.median_ms / result.original.predicted_ms
+        print(
+            "Then is when the table was measured. The original now takes "
+            f"{slower:.0%} of its time then, so the compressed network should too: that "
+            f"prediction is off by {result.prediction_error:+.1%}."
         )
+        if abs(slower - 1) > 0.1:
+            console.print(
+                f"This machine is {abs(slower - 1):.0%} "
+                f"{'slower' if slower > 1 else 'faster'} now than then: a budget in ms "
+                "is about then.",
+                style="yellow",
+            )
+    if result.loop is not None:
+        print(result.loop.sentence)
     timing = result.compressed.measured
     if timing.disturbed > timing.samples:
         console.print(

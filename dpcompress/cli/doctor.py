@@ -77,7 +77,7 @@ def _torch() -> Finding:
 
 
 def _engines() -> list[Finding]:
-    from dpcompress.runner import ENGINES, open_engine
+    from dpcompress.latency import ENGINES, open_engine
 
     findings = []
     for name in ENGINES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from dpcompress.cli.options import (
     Crop,
     Data,
+    Form,
     Input,
     Json,
     Mean,
@@ -23,6 +25,14 @@ from dpcompress.cli.options import (
 )
 from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
+
+_FIT_IMAGES = 1024
+
+
+class Numbers(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 def finetune(
@@ -39,6 +49,7 @@ def finetune(
     crop: Crop = None,
     mean: Mean = None,
     std: Std = None,
+    form: Form = "linearized",
     epochs: Annotated[
         int, typer.Option("--epochs", min=1, help="Passes over the training images.")
     ] = 20,
@@ -67,15 +78,27 @@ def finetune(
     augment: Annotated[
         bool, typer.Option(help="Shift, crop and flip the training images at random.")
     ] = True,
+    precision: Annotated[
+        Numbers, typer.Option("--precision", help="Of the passes; weights stay fp32.")
+    ] = Numbers.fp32,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network: for long runs.")
+    ] = False,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="CSV of the epochs, as they finish.")
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Fine-tune the network of a plan, before it is merged.
 
     The plan's activations are removed and its padding moved, so that merging afterwards
-    changes nothing. Interrupted, the same command goes on after its last epoch. The
-    result is a state dict with the original's names; train it in your own loop if you
-    like (see `dpcompress.linearize`).
+    changes nothing. Interrupted, the same command goes on where it was two minutes before
+    at most. The result is a state dict with the original's names; train it in your own
+    loop if you like (see `dpcompress.linearize`). With --form merged it is the merged
+    network's: no merge is needed, `export` takes it as it is. On several GPUs, start it
+    with `accelerate launch -m dpcompress finetune …`; --batch-size counts the images of
+    all.
 
     \b
     Example:
@@ -84,14 +107,19 @@ def finetune(
     """
     from dataclasses import asdict
 
+    from accelerate import PartialState
+
     from dpcompress.blueprint import Plan
     from dpcompress.cli.options import InputShape
     from dpcompress.cli.trained import Preparation, load_trained
     from dpcompress.files import digest_file
-    from dpcompress.graph import linearize
+    from dpcompress.graph import fit_merged, linearize, with_norms, without_norms
+    from dpcompress.importance import calibration_images
     from dpcompress.models import save_weights
     from dpcompress.training import Recipe, evaluate, fit
 
+    if form not in ("linearized", "merged"):
+        raise UsageError(f"--form {form} does not exist.", "Choose linearized or merged.")
     decision = Plan.from_json(plan.read_bytes(), plan)
     if input is not None and decision.input not in (None, tuple(input)):
         raise UsageError(
@@ -102,7 +130,14 @@ def finetune(
         input = InputShape(*decision.input)
     preparation = Preparation(resize, crop, mean, std)
     original, images = load_trained(model, weights, model_args, input, data, preparation)
-    network = linearize(original, decision)
+    merged = form == "merged"
+    if merged:
+        calibration = calibration_images(images, _FIT_IMAGES, seed)
+        with progress_bar("Fitting the spans") as progress:
+            network, _ = fit_merged(original, decision, calibration, progress=progress)
+        with_norms(network, calibration)
+    else:
+        network = linearize(original, decision)
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
@@ -111,6 +146,8 @@ def finetune(
         label_smoothing=label_smoothing,
         distill_weight=distill,
         augment=augment,
+        precision=precision.value,
+        compile=compile,
         seed=seed,
     )
     checkpoint = output.with_name(output.name + ".checkpoint")
@@ -121,10 +158,16 @@ def finetune(
             recipe,
             teacher=original if distill else None,
             checkpoint=checkpoint,
+            log=log,
             progress=progress,
         )
+    if merged:
+        without_norms(network)
+    if not PartialState().is_main_process:
+        return
     made_from = {
         "model": model,
+        "form": form,
         "plan": digest_file(plan),
         "data": images.description,
         "recipe": recipe.model_dump(),

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpcompress.cli.options import Input, Json, Model, ModelArgs
+from dpcompress.cli.options import (
+    Input,
+    Json,
+    MaxGrowth,
+    MaxWeightMb,
+    Model,
+    ModelArgs,
+    candidate_limits,
+)
 from dpcompress.cli.output import emit, print_table
 
 if TYPE_CHECKING:
@@ -23,6 +31,8 @@ def inspect(
             "--spans", help="Also list every span: what it becomes, or why not."
         ),
     ] = False,
+    max_growth: MaxGrowth = None,
+    max_weight_mb: MaxWeightMb = None,
     json: Json = False,
 ) -> None:
     """Show the layers, skips and barriers of a network, and which spans can merge.
@@ -40,13 +50,15 @@ def inspect(
     from dpcompress.models import default_input, load_model
 
     network = load_model(model, model_args=dict(model_args or ()))
-    blueprint = trace(network, input or default_input(model))
+    limits = candidate_limits(max_growth, max_weight_mb)
+    blueprint = trace(network, input or default_input(model), limits)
     found = [examine(blueprint, span) for span in spans_of(blueprint)]
     listed = [_span(result) for result in found]
     facts = {
         "model": model,
         "input": blueprint.input,
         "blueprint": blueprint.digest,
+        "limits": blueprint.limits.model_dump(),
         "params": sum(p.numel() for p in network.parameters()),
         "conv_macs": _conv_macs(blueprint),
         "layers": _layers(blueprint),

@@ -14,6 +14,7 @@ from dpcompress import __version__
 from dpcompress.cli.bench import bench
 from dpcompress.cli.compress import compress
 from dpcompress.cli.doctor import doctor
+from dpcompress.cli.expand import expand
 from dpcompress.cli.export import export
 from dpcompress.cli.finetune import finetune
 from dpcompress.cli.inspect import inspect
@@ -22,6 +23,7 @@ from dpcompress.cli.output import console, emit
 from dpcompress.cli.profile import profile
 from dpcompress.cli.runner import runner
 from dpcompress.cli.score import score
+from dpcompress.cli.shrink import shrink
 from dpcompress.cli.solve import solve
 from dpcompress.cli.store import store
 from dpcompress.errors import BadInput, DpcompressError, DpcompressWarning
@@ -38,6 +40,8 @@ app = typer.Typer(
 WHOLE, STEP, CHECK = "The whole job", "One step at a time", "Look and check"
 
 app.command(rich_help_panel=WHOLE)(compress)
+app.command(rich_help_panel=WHOLE)(shrink)
+app.command(rich_help_panel=WHOLE)(expand)
 app.command(rich_help_panel=STEP)(inspect)
 app.command(rich_help_panel=STEP)(profile)
 app.command(rich_help_panel=STEP)(score)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from dpcompress.errors import UsageError
+
+if TYPE_CHECKING:
+    from dpcompress.blueprint import Limits
 
 
 class InputShape(NamedTuple):
@@ -102,6 +105,15 @@ Model = Annotated[
         help="torchvision:NAME, timm:NAME, or path.py:factory for a function of your own "
         "that returns the network.",
         show_default=False,
+    ),
+]
+Form = Annotated[
+    str,
+    typer.Option(
+        "--form",
+        help="What is trained: the 'linearized' network, to be merged exactly later, or "
+        "the 'merged' one, small from the start, whose spans were first fitted to the "
+        "original by least squares.",
     ),
 ]
 Weights = Annotated[
@@ -197,7 +209,7 @@ Engine = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="Inference engine that is measured: onnxruntime, openvino, tensorrt. "
+        help="Inference engine that is measured: onnxruntime, openvino, torch, tensorrt. "
         "TensorRT has options, after a colon: tensorrt:workspace_mb=512,tactics=internal "
         "(docs/tensorrt.md).",
     ),
@@ -211,6 +223,14 @@ Threads = Annotated[
         show_default=False,
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu or cuda, for engines that run on both. Without it: cpu.",
+        show_default=False,
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(
@@ -218,7 +238,34 @@ Precision = Annotated[
         help="Numbers that the engine computes in: fp32; tensorrt also tf32, fp16.",
     ),
 ]
+MaxGrowth = Annotated[
+    float | None,
+    typer.Option(
+        "--max-growth",
+        min=1,
+        help="A legal span is a candidate if its merged convolution has at most this "
+        "many times its parts' multiply-adds. Default: 8.",
+        show_default=False,
+    ),
+]
+MaxWeightMb = Annotated[
+    float | None,
+    typer.Option(
+        "--max-weight-mb",
+        min=0,
+        help="... and at most this many megabytes of fp32 weights. Default: 64.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output.")
 ]
+
+
+def candidate_limits(max_growth: float | None, max_weight_mb: float | None) -> Limits:
+    """The limits that were asked for, the others as usual."""
+    from dpcompress.blueprint import Limits
+
+    asked = {"max_growth": max_growth, "max_weight_mb": max_weight_mb}
+    return Limits(**{name: value for name, value in asked.items() if value is not None})

@@ -9,15 +9,19 @@ import typer
 
 from dpcompress.cli.options import (
     Batch,
+    Device,
     Engine,
     Input,
     Json,
+    MaxGrowth,
+    MaxWeightMb,
     Model,
     ModelArgs,
     Precision,
     Threads,
+    candidate_limits,
 )
-from dpcompress.cli.output import emit, progress_bar
+from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +57,9 @@ def profile(
     batch: Batch = 1,
     threads: Threads = None,
     precision: Precision = "fp32",
+    max_growth: MaxGrowth = None,
+    max_weight_mb: MaxWeightMb = None,
+    device: Device = None,
     store: StoreFile = None,
     bundle: Annotated[
         Path | None,
@@ -80,9 +87,9 @@ def profile(
             "--check",
             metavar="N",
             min=0,
-            help="Then build N merged networks, from the fastest to the original, and "
-            "compare the table's predictions with their measured times. Writes "
-            "OUTPUT.check.json and OUTPUT.check.png.",
+            help="Then build 5 merged networks to correct the table, and N others, from "
+            "the fastest to the original, and compare the table's predictions with "
+            "their measured times. Writes OUTPUT.check.json and OUTPUT.check.png.",
         ),
     ] = 0,
     json: Json = False,
@@ -123,7 +130,7 @@ def profile(
     torch.manual_seed(0)  # the same graph each time: it need not be measured again
     network = load_model(model, None, dict(model_args or ()))
     shape = input or default_input(model)
-    blueprint = trace(network, shape)
+    blueprint = trace(network, shape, candidate_limits(max_growth, max_weight_mb))
     if results is not None:
         table = table_from_results(blueprint, results)
     else:
@@ -154,6 +161,7 @@ def profile(
                 batch=batch,
                 threads=threads,
                 precision=precision,
+                device=device,
                 store=known,
                 progress=progress,
             )
@@ -166,12 +174,23 @@ def profile(
             f"original takes {summary['e2e_ms']:.3f} ms, {summary['fixed_ms']:.3f} ms of "
             "it outside the layers."
         )
+    if "rejected_ops" in table.header:
+        console.print(
+            f"{engine} rejects these ops, so that no plan can use their spans: "
+            f"{table.header['rejected_ops']}",
+            style="yellow",
+            markup=False,
+        )
     if check:
         from dpcompress.pipeline.fidelity import check_table, write_check
 
         with progress_bar("check") as progress:
-            found = check_table(network, blueprint, table, check, progress=progress)
+            table, found = check_table(
+                network, blueprint, table, check, progress=progress
+            )
+        table.write(output)
         write_check(found, output)
+        summary |= _summary(table, output)
         summary["check"] = found.summary
         if not json:
             print(found.sentence)

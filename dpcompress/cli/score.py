@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,8 @@ from dpcompress.cli.options import (
     Data,
     Input,
     Json,
+    MaxGrowth,
+    MaxWeightMb,
     Mean,
     Model,
     ModelArgs,
@@ -19,11 +21,17 @@ from dpcompress.cli.options import (
     Seed,
     Std,
     Weights,
+    candidate_limits,
 )
 from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
 
-_METRICS = ("loss", "accuracy")
+if TYPE_CHECKING:
+    from dpcompress.importance.jobs import Executor, Metric
+
+_METRICS = ("loss", "accuracy", "logits")
+_ESTIMATORS = ("finetune", "fit")
+_EXECUTORS = ("local", "ray")
 
 
 def score(
@@ -49,6 +57,26 @@ def score(
             show_default=False,
         ),
     ] = None,
+    max_growth: MaxGrowth = None,
+    max_weight_mb: MaxWeightMb = None,
+    estimator: Annotated[
+        str,
+        typer.Option(
+            "--estimator",
+            help="'finetune' trains every span for a few steps, as published; 'fit' "
+            "replaces it by one convolution fitted to unlabelled images: faster, and "
+            "what `compress --train none` builds.",
+        ),
+    ] = "finetune",
+    fit_images: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            min=16,
+            help="Images that 'fit' fits on.",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -71,7 +99,8 @@ def score(
         typer.Option(
             "--metric",
             help="What a span's importance is: the change of held-out 'loss' (finer "
-            "where images are few) or 'accuracy' (as published).",
+            "where images are few) or 'accuracy' (as published), or, of 'fit', how far "
+            "the outputs move ('logits', without labels).",
         ),
     ] = "loss",
     alpha: Annotated[
@@ -83,13 +112,20 @@ def score(
             "over single layers. Published: 1.2 to 1.6.",
         ),
     ] = 1.2,
+    executor: Annotated[
+        str,
+        typer.Option(
+            "--executor",
+            help="'local' processes, or those of a 'ray' cluster (extra ray).",
+        ),
+    ] = "local",
     workers: Annotated[
         int | None,
         typer.Option(
             "--workers",
             min=1,
-            help="Processes, one thread each. Without it: one per core. The table does "
-            "not depend on it.",
+            help="Processes, one thread each. Without it: one per core, or per GPU. The "
+            "table does not depend on it.",
             show_default=False,
         ),
     ] = None,
@@ -108,8 +144,9 @@ def score(
     """Score how much accuracy each span's activations are worth.
 
     For every span the activations inside are removed, the network is fine-tuned for a
-    few steps, and held-out training images tell what that did; the test images are
-    never looked at. Interrupted, the same command goes on where it was.
+    few steps, or the span is fitted, and held-out training images tell what that did;
+    the test images are never looked at. Interrupted, the same command goes on where it
+    was.
 
     \b
     Example:
@@ -117,37 +154,58 @@ def score(
         --weights trained.safetensors --input 3x32x32 --data digits \\
         --latency T.csv -o I.csv
     """
-    if metric not in _METRICS:
-        raise UsageError(f"There is no metric {metric}.", "Choose loss or accuracy.")
+    for name, value, known in (
+        ("estimator", estimator, _ESTIMATORS),
+        ("metric", metric, _METRICS),
+        ("executor", executor, _EXECUTORS),
+    ):
+        if value not in known:
+            raise UsageError(
+                f"There is no {name} {value}.", f"Choose {' or '.join(known)}."
+            )
+    training = {"--steps": steps, "--batch-size": batch_size, "--lr": lr}
+    other = training if estimator == "fit" else {"--images": fit_images}
+    unused = [name for name, value in other.items() if value is not None]
+    if unused:
+        raise UsageError(
+            f"The estimator {estimator} has no {unused[0]}.", "Leave it out."
+        )
     from dpcompress.cli.trained import Preparation, load_trained
     from dpcompress.graph import trace
-    from dpcompress.importance import Finetune, worth_scoring
+    from dpcompress.importance import Estimator, Finetune, Fit, worth_scoring
     from dpcompress.importance import score as score_network
     from dpcompress.tables import LatencyTable
 
     preparation = Preparation(resize, crop, mean, std)
     network, images = load_trained(model, weights, model_args, input, data, preparation)
-    blueprint = trace(network, images.train.size)
+    limits = candidate_limits(max_growth, max_weight_mb)
     spans = None
-    if latency is not None:
+    if latency is None:
+        blueprint = trace(network, images.train.size, limits)
+    else:
         times = LatencyTable.read(latency)
+        blueprint = trace(network, images.train.size, times.limits or limits)
         times.require(blueprint.digest)
         spans = worth_scoring(blueprint, times)
-    asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
-    changes = {name: value for name, value in asked.items() if value is not None}
-    recipe = type(Finetune().recipe).model_validate(
-        Finetune().recipe.model_dump() | changes
-    )
+    chosen: Estimator
+    if estimator == "fit":
+        chosen = Fit(images=fit_images or Fit().images, seed=seed)
+    else:
+        asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        recipe = Finetune().recipe.model_dump() | changes
+        chosen = Finetune(type(Finetune().recipe).model_validate(recipe))
     journal = journal or output.with_name(output.name + ".journal.jsonl")
     with progress_bar("Scoring spans") as progress:
         table = score_network(
             network,
             blueprint,
             images,
-            estimator=Finetune(recipe),
+            estimator=chosen,
             spans=spans,
-            metric="loss" if metric == "loss" else "accuracy",
+            metric=cast("Metric", metric),
             alpha=alpha,
+            executor=cast("Executor", executor),
             workers=workers,
             journal=journal,
             progress=progress,
@@ -158,6 +216,5 @@ def score(
         return
     console.print(
         f"{output}: {len(table.frame)} entries; the original is right on "
-        f"{float(table.header['original_accuracy']):.2%} of "
-        f"{len(images.heldout)} held-out images."
+        f"{float(table.header['original_accuracy']):.2%} of the held-out images."
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpcompress.cli.options import Json
+from dpcompress.cli.measured import measured_plan
+from dpcompress.cli.options import Json, ModelArgs
 from dpcompress.cli.output import console, emit, print_table, progress_bar
 from dpcompress.errors import BadInput, UsageError
 
@@ -140,6 +141,18 @@ def solve(
             "its add), for one image.",
         ),
     ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            "--measure",
+            metavar="MODEL",
+            help="Build the planned network of this model, time it beside the original, "
+            "correct the prediction and choose again, until the plan is measured to fit. "
+            "On the machine and engine of the table.",
+            show_default=False,
+        ),
+    ] = None,
+    model_args: ModelArgs = None,
     epsilon: Annotated[
         float,
         typer.Option(
@@ -155,16 +168,23 @@ def solve(
     The plan is the most important one that fits, exactly: latencies are not rounded, and
     no plan exceeds its budget. One solve finds the best plan for every budget.
 
+    Budgets are about predicted latency, with --measure about measured latency. Machines
+    change their speed, so what is measured is the ratio to the original, both timed at
+    once; ms are those of the machine as it was when the table was made.
+
     \b
     Examples:
       dpcompress solve --latency T.csv --importance I.csv --budget 70% -o plan.json
       dpcompress solve --latency T.csv --importance I.csv --frontier F.csv --plot F.png
+      dpcompress solve --latency T.csv --importance I.csv --budget 70% -o plan.json \\
+          --measure torchvision:mobilenet_v2
     """
     from dpcompress import solver
     from dpcompress.files import write_bytes, write_text
     from dpcompress.tables import ImportanceTable, LatencyTable
 
-    if (budget is None) == (speedup is None) and (budget or output or explain):
+    asks = budget or output or explain or measure
+    if (budget is None) == (speedup is None) and asks:
         raise UsageError(
             "A plan needs a budget or a speed-up, and only one of them.",
             "Add --budget 70% or --speedup 1.5.",
@@ -173,6 +193,11 @@ def solve(
         raise UsageError(
             "There is nothing to write or to choose.",
             "Add --budget 70% -o plan.json, or --frontier F.csv.",
+        )
+    if explain and measure:
+        raise UsageError(
+            "--explain compares predictions, --measure corrects them.",
+            "Leave out one of them.",
         )
     times, scores = LatencyTable.read(latency), ImportanceTable.read(importance)
     network = None if blueprint is None else _read(blueprint)
@@ -192,11 +217,15 @@ def solve(
         found = solver.solve(times, scores, epsilon=epsilon, **asked)
     if frontier is not None:
         found.write(frontier)
-    plan, decisions, budget_ms = None, [], None
+    plan, loop, decisions, budget_ms = None, None, [], None
     text = f"{speedup!r}x" if speedup is not None else budget
     if text is not None:
         budget_ms = solver.parse_budget(text, times.original_ms)
-        plan = found.at(budget_ms)
+        if measure is None:
+            plan = found.at(budget_ms)
+        else:
+            arguments = dict(model_args or ())
+            plan, loop = measured_plan(found, budget_ms, times, measure, arguments)
         if output is not None:
             write_text(output, plan.to_json())
         if explain:
@@ -219,9 +248,12 @@ def solve(
         )
         write_bytes(plot, picture)
     if json:
-        emit(_facts(found, times.original_ms, plan, decisions))
+        facts = _facts(found, times.original_ms, plan, decisions)
+        emit(facts if loop is None else facts | {"loop": loop.model_dump(mode="json")})
     else:
         _print(found, times.original_ms, plan, decisions)
+        if loop is not None:
+            print(loop.sentence)
 
 
 def ranges(text: str) -> list[tuple[int, int]]:

@@ -1,15 +1,26 @@
 """torch networks: trace, linearize, merge, and the proof that a merge is exact."""
 
 from dpcompress.graph.certificate import Certificate, certify
+from dpcompress.graph.decay import Decay, decays, set_share
+from dpcompress.graph.fit import FitReport, fit_merged
 from dpcompress.graph.linearize import linearize, trace
 from dpcompress.graph.merge import merge, merge_unchecked, span_algebra
+from dpcompress.graph.norms import with_norms, without_norms
 
 __all__ = [
     "Certificate",
+    "FitReport",
     "certify",
+    "fit_merged",
+    "Decay",
+    "certify",
+    "decays",
     "linearize",
     "merge",
     "merge_unchecked",
+    "set_share",
     "span_algebra",
     "trace",
+    "with_norms",
+    "without_norms",
 ]

@@ -70,6 +70,7 @@ class Certificate:
     fp16_linearized, fp16_merged: relative difference that casting all weights and
     activations to fp16 makes to each network's output; "overflow" where values leave
     fp16's range, None where this machine cannot compute in fp16.
+    kind: what sets it apart from a `FitReport`.
     """
 
     plan: dict[str, Any]
@@ -78,6 +79,7 @@ class Certificate:
     spans: list[SpanProof] = field(default_factory=list)
     fp16_linearized: float | Literal["overflow"] | None = None
     fp16_merged: float | Literal["overflow"] | None = None
+    kind: Literal["exact"] = "exact"
     version: int = 1
 
     @property

@@ -12,6 +12,7 @@ from dpcompress import algebra
 from dpcompress.blueprint import Blueprint, MergedSpan
 from dpcompress.errors import IllegalMerge
 from dpcompress.graph.certificate import Certificate, certify
+from dpcompress.graph.decay import require_gone
 from dpcompress.graph.linearize import check_plan, op_nodes, value_nodes
 
 
@@ -28,7 +29,8 @@ def merge(
         images: (N, C, H, W) inputs for the check, besides random ones.
 
     Raises:
-        IllegalMerge: `network` is not a linearized network.
+        IllegalMerge: `network` is not a linearized network, or a removed activation is
+            still decaying.
         VerificationFailed: the two differ by more than rounding.
     """
     linearized = checked(network)
@@ -50,6 +52,7 @@ def checked(network: nn.Module) -> fx.GraphModule:
             f"{type(network).__name__} is not a linearized network.",
             "Make it with dpcompress.linearize(model, plan) and load your weights.",
         )
+    require_gone(network)
     return network
 
 

@@ -2,14 +2,18 @@
 
 from dpcompress.importance.entries import entries, plan_of, worth_scoring
 from dpcompress.importance.finetune import Finetune
+from dpcompress.importance.fit import Fit, calibration_images
 from dpcompress.importance.jobs import score
-from dpcompress.importance.protocol import Entry, Estimator
+from dpcompress.importance.protocol import Entry, Estimator, Job
 from dpcompress.importance.values import extend, normalise
 
 __all__ = [
     "Entry",
     "Estimator",
     "Finetune",
+    "Fit",
+    "Job",
+    "calibration_images",
     "entries",
     "extend",
     "normalise",

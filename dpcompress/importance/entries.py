@@ -10,23 +10,25 @@ from dpcompress.importance.protocol import Entry
 from dpcompress.tables import LatencyTable
 
 
-def flags(blueprint: Blueprint, position: int) -> tuple[int, ...]:
-    """Flags that `position` can have: 0 and 1 where the original is linear, elsewhere 1
-    (as at position 0, by convention). The last position stays as it is."""
-    if position == 0:
+def flags(blueprint: Blueprint, position: int, free: bool = True) -> tuple[int, ...]:
+    """Flags that `position` can have: where the original is linear 0, and 1 for a `free`
+    activation, elsewhere 1 (as at position 0, by convention). The last position stays
+    as it is."""
+    if position == 0 or blueprint.has_activation(position):
         return (1,)
-    if position == blueprint.depth:
-        return (int(blueprint.has_activation(position)),)
-    return (1,) if blueprint.has_activation(position) else (0, 1)
+    return (0, 1) if free and position < blueprint.depth else (0,)
 
 
-def entries(blueprint: Blueprint, spans: Iterable[Span] | None = None) -> list[Entry]:
-    """All entries of `spans` (default: every candidate), in order."""
+def entries(
+    blueprint: Blueprint, spans: Iterable[Span] | None = None, free: bool = True
+) -> list[Entry]:
+    """All entries of `spans` (default: every candidate), in order; without `free`, those
+    that add no activation."""
     return [
         Entry(span.start, span.stop, a, b)
         for span in sorted(candidates(blueprint) if spans is None else spans)
-        for a in flags(blueprint, span.start)
-        for b in flags(blueprint, span.stop)
+        for a in flags(blueprint, span.start, free)
+        for b in flags(blueprint, span.stop, free)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 from dpcompress.blueprint import Blueprint
 from dpcompress.graph import linearize
 from dpcompress.importance.entries import plan_of
-from dpcompress.importance.protocol import Entry
+from dpcompress.importance.protocol import Entry, Job
 from dpcompress.training import Data, Recipe, evaluate, fit, seeded
 
 _NORMS = nn.modules.batchnorm._BatchNorm
@@ -37,6 +38,9 @@ class Finetune:
     )
     norm_momentum: float = 0.3
 
+    free_activations = True
+    metrics = ("loss", "accuracy")
+
     @property
     def identity(self) -> dict[str, Any]:
         return {
@@ -45,7 +49,15 @@ class Finetune:
             "norm_momentum": self.norm_momentum,
         }
 
+    def jobs(self, entries: Sequence[Entry | None]) -> list[Job]:
+        return [(entry,) for entry in entries]
+
     def __call__(
+        self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
+    ) -> list[dict[str, float]]:
+        return [self._score(model, blueprint, data, entry) for entry in job]
+
+    def _score(
         self, model: nn.Module, blueprint: Blueprint, data: Data, entry: Entry | None
     ) -> dict[str, float]:
         network = model

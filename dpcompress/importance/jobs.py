@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import cloudpickle
@@ -16,17 +18,20 @@ import torch
 from torch import nn
 
 from dpcompress.blueprint import Blueprint, Span
+from dpcompress.errors import UsageError
 from dpcompress.files import canonical_json, digest
 from dpcompress.importance.entries import entries
 from dpcompress.importance.finetune import Finetune
 from dpcompress.importance.journal import Journal
-from dpcompress.importance.protocol import Entry, Estimator
+from dpcompress.importance.protocol import Entry, Estimator, Job
 from dpcompress.importance.values import extend, normalise
 from dpcompress.progress import Progress, silent
 from dpcompress.tables import ImportanceTable
 from dpcompress.training import Data, deterministic, state_digest
 
-Metric = Literal["accuracy", "loss"]
+Metric = Literal["accuracy", "loss", "logits"]
+Executor = Literal["local", "ray"]
+Scores = list[dict[str, float]]
 
 
 def score(
@@ -38,51 +43,67 @@ def score(
     spans: Iterable[Span] | None = None,
     metric: Metric = "loss",
     alpha: float = 1.2,
+    executor: Executor = "local",
     workers: int | None = None,
     journal: Path | None = None,
     progress: Progress = silent,
 ) -> ImportanceTable:
     """The final importance table of a trained network: scored, normalised, extended.
 
-    Each entry is one job, deterministic in (weights, blueprint, data, estimator, entry)
-    and run on one thread; the table does not depend on `workers`, on order, or on how
-    often the run was killed and called again with the same journal.
+    What is said of an entry is deterministic in (weights, blueprint, data, estimator,
+    entry), each job runs on one thread; so the table does not depend on `executor` and
+    `workers`, on order, or on how often the run was killed and called again with the
+    same journal.
 
     Args:
         model: the trained original.
         estimator: default `Finetune()`.
         spans: which to score (default: all candidates; see `worth_scoring`).
-        metric: whose change is the importance: "accuracy" as published, or "loss",
-            the fall in held-out cross-entropy, which is finer on few images.
+        metric: whose change is the importance: "accuracy" as published, "loss", the
+            fall in held-out cross-entropy, which is finer on few images, or "logits",
+            how far the outputs move from the original's, where the estimator says so.
         alpha: of the normalisation.
+        executor: "local" runs processes on this machine, "ray" a Ray cluster's (or one
+            that is started here), with one GPU each where it has some.
         workers: processes (default: one per core, or one where there is a GPU).
-        journal: file of finished jobs; they are found again by digest.
+        journal: file of finished entries; they are found again by digest.
         progress: called after every job.
 
     Raises:
+        UsageError: a metric that the estimator does not have.
+        EngineUnavailable: Ray is asked for but not installed.
         BadInput: classes that do not match, unreadable images or journal.
     """
     estimator = estimator or Finetune()
+    if metric not in estimator.metrics:
+        name = type(estimator).__name__.lower()
+        raise UsageError(
+            f"The estimator {name} has no metric {metric}.",
+            f"Choose {' or '.join(estimator.metrics)}.",
+        )
     context = {
         "model": state_digest(model),
         "blueprint": blueprint.digest,
         "data": data.digest,
         "estimator": estimator.identity,
     }
-    wanted: list[Entry | None] = [None, *entries(blueprint, spans)]
+    found = entries(blueprint, spans, free=estimator.free_activations)
+    wanted: list[Entry | None] = [None, *found]
     keys = {entry: digest([context, entry]) for entry in wanted}
     book = Journal(journal)
     missing = [entry for entry in wanted if keys[entry] not in book.results]
     done = len(wanted) - len(missing)
     progress(done, len(wanted))
-    with _shippable(model):
-        for entry, metrics in _run(model, blueprint, data, estimator, missing, workers):
+    call = partial(_score, estimator, model, blueprint, data)
+    run = _run_locally if executor == "local" else _run_on_ray
+    for job, scores in run(call, estimator.jobs(missing), workers, _foreign(model)):
+        for entry, metrics in zip(job, scores, strict=True):
             book.add(keys[entry], metrics, entry=entry)
-            done += 1
-            progress(done, len(wanted), _name(entry))
+        done += len(job)
+        progress(done, len(wanted), _name(job[-1]))
     book.settle()
     original = book.results[keys[None]]
-    sign = -1.0 if metric == "loss" else 1.0
+    sign = 1.0 if metric == "accuracy" else -1.0
     rows = [
         {
             **entry._asdict(),
@@ -108,52 +129,63 @@ def score(
     return ImportanceTable(extend(frame), {k: str(v) for k, v in header.items()})
 
 
-def _run(
-    model: nn.Module,
-    blueprint: Blueprint,
-    data: Data,
-    estimator: Estimator,
-    missing: list[Entry | None],
+def _score(
+    estimator: Estimator, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
+) -> tuple[Job, Scores]:
+    with deterministic(threads=1):
+        return job, estimator(model, blueprint, data, job)
+
+
+def _run_locally(
+    call: Callable[[Job], tuple[Job, Scores]],
+    jobs: list[Job],
     workers: int | None,
-) -> Iterator[tuple[Entry | None, dict[str, float]]]:
-    """Results as they come; one worker means this process."""
+    foreign: list[ModuleType],
+) -> Iterator[tuple[Job, Scores]]:
+    """Results as they come; one worker means this process.
+
+    foreign: modules that the workers cannot import by name.
+    """
     if workers is None:
         workers = 1 if torch.cuda.is_available() else joblib.cpu_count()
-    workers = max(1, min(workers, len(missing)))
-    with joblib.parallel_config(
-        "loky" if workers > 1 else "sequential",
-        # Images in memory reach the workers as one memory-mapped file, copy on write.
-        **({"inner_max_num_threads": 1, "mmap_mode": "c"} if workers > 1 else {}),
+    workers = max(1, min(workers, len(jobs)))
+    with (
+        _by_value(foreign),
+        joblib.parallel_config(
+            "loky" if workers > 1 else "sequential",
+            # Images in memory reach the workers as one memory-mapped file.
+            **({"inner_max_num_threads": 1, "mmap_mode": "c"} if workers > 1 else {}),
+        ),
     ):
         parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
-        yield from parallel(
-            joblib.delayed(_job)(estimator, model, blueprint, data, entry)
-            for entry in missing
-        )
+        yield from parallel(joblib.delayed(call)(job) for job in jobs)
 
 
-def _job(
-    estimator: Estimator,
-    model: nn.Module,
-    blueprint: Blueprint,
-    data: Data,
-    entry: Entry | None,
-) -> tuple[Entry | None, dict[str, float]]:
-    with deterministic(threads=1):
-        return entry, estimator(model, blueprint, data, entry)
+def _run_on_ray(
+    call: Callable[[Job], tuple[Job, Scores]],
+    jobs: list[Job],
+    workers: int | None,
+    foreign: list[ModuleType],
+) -> Iterator[tuple[Job, Scores]]:
+    from dpcompress.importance.on_ray import run_on_ray
+
+    return run_on_ray(call, jobs, workers, foreign)
 
 
-@contextmanager
-def _shippable(model: nn.Module) -> Iterator[None]:
-    """Let workers rebuild a network whose classes come from a file that they cannot
-    import by name."""
+def _foreign(model: nn.Module) -> list[ModuleType]:
+    """Modules of the network's classes that come from a file that is not installed."""
     names = {type(module).__module__ for module in model.modules()}
-    foreign = [
+    return [
         sys.modules[name]
         for name in names
         if name in sys.modules
         and importlib.machinery.PathFinder.find_spec(name.partition(".")[0]) is None
     ]
+
+
+@contextmanager
+def _by_value(foreign: list[ModuleType]) -> Iterator[None]:
+    """Send these modules' classes along with the jobs."""
     for module in foreign:
         cloudpickle.register_pickle_by_value(module)
     try:

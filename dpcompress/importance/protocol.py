@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import nn
@@ -24,20 +25,40 @@ class Entry(NamedTuple):
         return Span(self.start, self.stop)
 
 
+Job = tuple[Entry | None, ...]
+"""Entries that are scored together; None is the original itself."""
+
+
 class Estimator(Protocol):
     """Says what a network is worth with one entry applied; one estimator per file."""
+
+    @property
+    def free_activations(self) -> bool:
+        """Whether it can tell what an added activation is worth; if not, entries with
+        one are left out of the table."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those whose change can be the importance."""
+        ...
 
     @property
     def identity(self) -> dict[str, Any]:
         """Name and all settings, as JSON: two estimators of equal identity agree."""
         ...
 
+    def jobs(self, entries: Sequence[Entry | None]) -> list[Job]:
+        """`entries`, parted into jobs: what shares work belongs together, but what is
+        said of an entry does not depend on its company."""
+        ...
+
     def __call__(
-        self, model: nn.Module, blueprint: Blueprint, data: Data, entry: Entry | None
-    ) -> dict[str, float]:
-        """Metrics on data.heldout, "accuracy" and "loss" among them.
+        self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
+    ) -> list[dict[str, float]]:
+        """Each entry's metrics on data.heldout, those of `metrics` among them.
 
         Deterministic in its arguments, whatever ran before. `model` is the trained
-        original and is not changed; entry None asks for the original itself.
+        original and is not changed.
         """
         ...

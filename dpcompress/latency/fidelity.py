@@ -20,10 +20,12 @@ _WALKS = 150
 class CheckRun:
     """A network that was predicted and then measured.
 
-    predicted_ms: fixed part included. spread_ms: half the interquartile range.
+    table_ms, predicted_ms: by the table as it was measured, and as it was corrected by
+    other networks; fixed part included. spread_ms: half the interquartile range.
     """
 
     boundaries: tuple[int, ...]
+    table_ms: float
     predicted_ms: float
     measured_ms: float
     spread_ms: float
@@ -61,6 +63,10 @@ class Fidelity:
         return kendall(predicted, [run.measured_ms for run in self.runs])
 
     @property
+    def _uncorrected(self) -> list[float]:
+        return [run.table_ms / run.measured_ms - 1 for run in self.runs]
+
+    @property
     def summary(self) -> dict[str, Any]:
         return {
             "networks": len(self.runs),
@@ -68,6 +74,8 @@ class Fidelity:
             "worst_error": self.worst.error,
             "bias": self.bias,
             "kendall_tau": self.tau,
+            "uncorrected_mean_error": float(np.mean(np.abs(self._uncorrected))),
+            "uncorrected_worst_error": float(max(self._uncorrected, key=abs)),
         }
 
     @property

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from dpcompress.float16 import in_precision
+from dpcompress.latency.engines import open_engine
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     NETWORKS,
@@ -16,7 +17,6 @@ from dpcompress.runner import (
     Session,
     Subject,
     compare,
-    open_engine,
 )
 
 
@@ -26,6 +26,7 @@ def bench_networks(
     engine: str = "onnxruntime",
     threads: int | None = None,
     precision: str = "fp32",
+    device: str | None = None,
     sampling: Sampling = NETWORKS,
     progress: Progress = silent,
     breakdowns: dict[str, dict[str, float]] | None = None,
@@ -41,7 +42,7 @@ def bench_networks(
         EngineUnavailable: no such engine, precision or device here.
         BadInput: the engine rejects a network.
     """
-    opened = open_engine(engine, threads=threads, precision=precision)
+    opened = open_engine(engine, threads=threads, precision=precision, device=device)
     sessions = {name: _load(opened, n, precision) for name, n in networks.items()}
     subjects = [Subject(name, partial(sessions.__getitem__, name)) for name in sessions]
     times = compare(subjects, sampling, progress=progress)

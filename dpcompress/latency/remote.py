@@ -53,6 +53,7 @@ def write_bundle(
         "method": METHOD,
         "batch": batch,
         "blueprint": blueprint.digest,
+        "limits": blueprint.limits.model_dump(),
         "original": network_name(original),
     }
     return _write(path, about, work, precision, progress)
@@ -113,7 +114,7 @@ def table_from_results(
     results = read_results(path)
     about = results.header
     try:
-        made_for = {key: about[key] for key in ("blueprint", "method")}
+        made_for = {key: about[key] for key in ("blueprint", "limits", "method")}
         engine, batch, original = about["engine"], int(about["batch"]), about["original"]
         identity = {str(key): str(value) for key, value in engine.items()}
         identity.update(results.notes)
@@ -121,10 +122,11 @@ def table_from_results(
         raise BadInput(
             f"{path}, line 1: the header has a fault: {error!r}.", "Run the runner again."
         ) from error
-    if made_for != {"blueprint": blueprint.digest, "method": METHOD}:
+    here = {"blueprint": blueprint.digest, "limits": blueprint.limits.model_dump()}
+    if made_for != {**here, "method": METHOD}:
         raise BadInput(
-            f"{path} holds results of another network, input size or version.",
-            "Give the model and --input that the bundle was made with.",
+            f"{path} holds results of another network, input size, limits or version.",
+            "Give the model, --input and limits that the bundle was made with.",
         )
     ops = span_ops(blueprint)
     needed = {*jobs(ops, b"", batch)} - {network_name(b"")} | {str(original)}

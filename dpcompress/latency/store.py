@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,8 @@ class Store:
                 " median_ms REAL, p90_ms REAL, spread_ms REAL, error_ms REAL,"
                 " samples INTEGER, disturbed INTEGER) WITHOUT ROWID"
             )
+            run("CREATE TABLE IF NOT EXISTS windows (key TEXT, ms REAL)")
+            run("CREATE INDEX IF NOT EXISTS by_key ON windows (key)")
 
     def get(
         self, subject: str, identity: Mapping[str, str], batch: int
@@ -96,12 +98,44 @@ class Store:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._put([_row(subject, identity, batch, now, measurement)])
 
+    def keep(
+        self,
+        windows_ms: Mapping[str, Sequence[float]],
+        identity: Mapping[str, str],
+        batch: int,
+    ) -> None:
+        """Keep windows of measurements that are not finished, by subject; `put` drops
+        them."""
+        rows = [
+            (measurement_key(subject, identity, batch), ms)
+            for subject, found in windows_ms.items()
+            for ms in found
+        ]
+        try:
+            with self._database:
+                self._database.executemany("INSERT INTO windows VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def windows(
+        self, subject: str, identity: Mapping[str, str], batch: int
+    ) -> list[float]:
+        """What was kept of a measurement that is not finished."""
+        query = "SELECT ms FROM windows WHERE key = ? ORDER BY rowid"
+        key = measurement_key(subject, identity, batch)
+        try:
+            return [ms for (ms,) in self._database.execute(query, (key,))]
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
     def _put(self, rows: list[tuple[object, ...]]) -> None:
         marks = ", ".join("?" * (1 + len(_COLUMNS)))
         try:
             with self._database:
                 query = f"INSERT OR REPLACE INTO measurements VALUES ({marks})"
                 self._database.executemany(query, rows)
+                keys = [row[:1] for row in rows]
+                self._database.executemany("DELETE FROM windows WHERE key = ?", keys)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

@@ -11,10 +11,10 @@ import pandas as pd
 from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import digest
-from dpcompress.latency.frames import FrameCosts, frame_sources
+from dpcompress.latency.engines import open_engine
+from dpcompress.latency.frames import READERS, FrameCosts, copies, frames_of, label
 from dpcompress.latency.store import Store
 from dpcompress.latency.workload import (
-    EMPTY,
     METHOD,
     Job,
     SpanOps,
@@ -34,7 +34,6 @@ from dpcompress.runner import (
     Session,
     Subject,
     measure,
-    open_engine,
 )
 from dpcompress.tables import LatencyTable
 
@@ -47,6 +46,7 @@ def profile(
     batch: int = 1,
     threads: int | None = None,
     precision: str = "fp32",
+    device: str | None = None,
     sampling: Sampling = OPS,
     store: Store | None = None,
     progress: Progress = silent,
@@ -63,7 +63,7 @@ def profile(
         EngineUnavailable: no such engine, precision or device here.
         BadInput: the engine rejects the original network or one of its own layers.
     """
-    opened = open_engine(engine, threads=threads, precision=precision)
+    opened = open_engine(engine, threads=threads, precision=precision, device=device)
     identity = {**opened.identity, "method": METHOD}
     kept = Store() if store is None else store
     ops = span_ops(blueprint)
@@ -81,6 +81,8 @@ def profile(
             missing,
             sampling,
             anchor=Subject("anchor", _loader(opened, anchor(precision))),
+            earlier={s.key: kept.windows(s.key, identity, batch) for s in missing},
+            keep=lambda windows_ms: kept.keep(windows_ms, identity, batch),
             rejected=rejected.__setitem__,
             done=lambda subject, time: kept.put(subject, identity, batch, time),
             progress=progress,
@@ -117,8 +119,8 @@ def build_table(
     for subject, error in rejected.items():
         if not is_op(subject):
             raise error
-    rows = _rows(blueprint, ops, times, rejected)
-    return _table(blueprint, rows, times[original], identity, batch, len(rejected))
+    rows = _rows(blueprint, ops, times, rejected, batch)
+    return _table(blueprint, rows, times[original], identity, batch, rejected)
 
 
 def _rows(
@@ -126,12 +128,15 @@ def _rows(
     ops: SpanOps,
     times: Mapping[str, Measurement],
     rejected: Mapping[str, BadInput],
+    batch: int,
 ) -> pd.DataFrame:
-    labels = {s.label: s for op in ops.values() for s in frame_sources(op)}
-    once, twice = (
-        {k: times[frame_name(s, n)].median_ms for k, s in labels.items()} for n in (1, 2)
-    )
-    frames = FrameCosts(times[EMPTY].median_ms, once, twice)
+    once: dict[str, float] = {}
+    many: dict[str, float] = {}
+    for op in ops.values():
+        for sources, readers in frames_of(op):
+            found = many if readers == READERS else once
+            found[label(sources)] = times[frame_name(sources, readers)].median_ms
+    frames = FrameCosts(once, many)
     rows = []
     for (span, flag), op in ops.items():
         if op.signature in rejected:
@@ -144,13 +149,14 @@ def _rows(
                     error.remedy,
                 ) from error
             continue
-        timed = times[op.signature]
+        timed, count = times[op.signature], copies(op, batch)
+        own_ms = (timed.median_ms - frames.of(op, batch)) / count
         rows.append(
             {
                 "start": span.start,
                 "stop": span.stop,
-                "latency_ms": round(max(timed.median_ms - frames.of(op), 0.0), 6),
-                "spread_ms": round(timed.spread_ms, 6),
+                "latency_ms": round(max(own_ms, 0.0), 6),
+                "spread_ms": round(timed.spread_ms / count, 6),
                 "op": digest(op.signature.encode()),
                 "samples": timed.samples,
                 "act_stop": pd.NA if flag is None else int(flag),
@@ -169,7 +175,7 @@ def _table(
     e2e: Measurement,
     identity: Mapping[str, str],
     batch: int,
-    rejected: int,
+    rejected: Mapping[str, BadInput],
 ) -> LatencyTable:
     singles_ms = math.fsum(original_rows(blueprint, rows)["latency_ms"])
     limits = blueprint.limits
@@ -188,7 +194,7 @@ def _table(
         "fixed_ms": round(max(e2e.median_ms - singles_ms, 0.0), 6),
     }
     if rejected:
-        header["rejected_ops"] = rejected
+        header["rejected_ops"] = "; ".join(sorted(rejected))
     return LatencyTable(rows, {key: str(value) for key, value in header.items()})
 
 

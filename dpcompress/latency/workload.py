@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.files import digest
 from dpcompress.float16 import in_precision
-from dpcompress.latency.frames import (
-    empty_graph,
-    frame_graph,
-    frame_sources,
-    framed_graph,
-)
+from dpcompress.latency.frames import copies, frame_graph, framed_graph, frames_of, label
 from dpcompress.latency.onnx_graphs import plain_graph
 from dpcompress.latency.ops import (
     Source,
@@ -25,10 +20,8 @@ from dpcompress.latency.ops import (
     span_op,
 )
 
-METHOD = "framed-1"
+METHOD = "framed-2"
 """Names the way of timing an op; part of the key of everything measured."""
-
-EMPTY = "empty"
 
 SpanOps = dict[tuple[Span, bool | None], TimedOp]
 
@@ -59,19 +52,15 @@ def span_ops(blueprint: Blueprint) -> SpanOps:
 def jobs(
     ops: SpanOps, original: bytes, batch: int, precision: str = "fp32"
 ) -> dict[str, Job]:
-    """Subject → job: the original network, an empty graph, every unique op in its frame,
-    and the frames; their graphs are written in the numbers of `precision`."""
-    found = {
-        network_name(original): Job(lambda: original),
-        EMPTY: Job(partial(empty_graph, batch)),
-    }
+    """Subject → job: the original network, every unique op in its frame, the frames;
+    their graphs are written in the numbers of `precision`."""
+    found = {network_name(original): Job(lambda: original)}
     for op in {op.signature: op for op in ops.values()}.values():
         found[op.signature] = Job(partial(framed_graph, op, batch), _bytes(op, batch))
-        for source in frame_sources(op):
-            for count in (1, 2):
-                graph = partial(frame_graph, source, count, batch)
-                size = 8 * batch * math.prod(source.shape)
-                found[frame_name(source, count)] = Job(graph, size)
+        for sources, readers in frames_of(op):
+            graph = partial(frame_graph, sources, readers, batch)
+            size = 8 * batch * sum(math.prod(source.shape) for source in sources)
+            found[frame_name(sources, readers)] = Job(graph, size)
     return {subject: job.in_precision(precision) for subject, job in found.items()}
 
 
@@ -84,8 +73,8 @@ def network_name(onnx: bytes) -> str:
     return f"network {digest(onnx)}"
 
 
-def frame_name(source: Source, consumers: int) -> str:
-    return f"frame {source.label} to {consumers}"
+def frame_name(sources: Sequence[Source], readers: int) -> str:
+    return f"frame {label(sources)} to {readers}"
 
 
 def anchor(precision: str = "fp32") -> Job:
@@ -106,4 +95,4 @@ def _anchor_graph() -> bytes:
 def _bytes(op: TimedOp, batch: int) -> int:
     shapes = [*(s.shape for s in op.sources), *(s.shape for s in op.steps)]
     weights = sum(step.conv.weights for step in op.steps if step.conv)
-    return 4 * (batch * sum(map(math.prod, shapes)) + 2 * weights)
+    return 4 * copies(op, batch) * (batch * sum(map(math.prod, shapes)) + 2 * weights)

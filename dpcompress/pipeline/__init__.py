@@ -1,18 +1,27 @@
-"""The run folder: steps, digests, resume; what `compress` does."""
+"""The run folder: steps, digests, resume; what `compress` and `shrink` do."""
 
 from dpcompress.pipeline.compress import compress, no_bars
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing
-from dpcompress.pipeline.settings import EXAMPLE, Scoring, Settings, read_settings
+from dpcompress.pipeline.settings import (
+    EXAMPLE,
+    Scoring,
+    Settings,
+    ShrinkSettings,
+    read_settings,
+)
+from dpcompress.pipeline.shrink import shrink
 
 __all__ = [
     "EXAMPLE",
     "Result",
     "Scoring",
     "Settings",
+    "ShrinkSettings",
     "Side",
     "Speedup",
     "Timing",
     "compress",
     "no_bars",
     "read_settings",
+    "shrink",
 ]

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from dpcompress.blueprint import Plan
 from dpcompress.errors import InfeasibleBudget, UsageError
+from dpcompress.progress import Progress, silent
 from dpcompress.solver import Frontier
 
 MAX_TRIALS = 12
@@ -25,26 +27,31 @@ class Trial:
     measured_ms: float
 
 
-@dataclass(frozen=True)
-class Closed:
-    """The outcome of the loop.
+class Loop(BaseModel):
+    """How the loop ended, as plain data.
 
-    measured_ms: of `plan`, within the budget.
+    measured_ms: of the plan, within budget_ms; `below`: how far, relative to it.
     settled: whether no plan of higher importance is predicted, after correction, to fit.
     why: in words, what stands between the plan and the budget.
     """
 
-    plan: Plan
-    measured_ms: float
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     budget_ms: float
-    trials: tuple[Trial, ...]
+    measured_ms: float
+    below: float
     settled: bool
     why: str
+    trials: tuple[Trial, ...]
 
     @property
-    def below(self) -> float:
-        """How far the plan is below the budget, relative to it."""
-        return 1 - self.measured_ms / self.budget_ms
+    def sentence(self) -> str:
+        count = len(self.trials)
+        return (
+            f"{count} planned network{'s' * (count > 1)} measured: the chosen one takes "
+            f"{self.measured_ms:.4g} ms, {self.below:.1%} below the budget of "
+            f"{self.budget_ms:.4g} ms; {self.why}."
+        )
 
 
 def close_loop(
@@ -53,8 +60,10 @@ def close_loop(
     measure: Callable[[Plan], float],
     *,
     max_trials: int = MAX_TRIALS,
-) -> Closed:
-    """The most important plan that was *measured* to fit `budget_ms`.
+    progress: Progress = silent,
+) -> tuple[Plan, Loop]:
+    """The most important plan that was *measured* to fit `budget_ms`, with the measured
+    time as its latency; and how it was found.
 
     What the measured plans miss of their predictions is taken to vary linearly with the
     predicted latency between them, and to be constant outside. Every turn measures the
@@ -90,6 +99,8 @@ def close_loop(
         measured_ms = float(measure(plan))
         found[row] = Trial(row, predicted_ms, float(corrected[row]), measured_ms)
         corrected = _corrected(frontier, found)
+        progress(len(found), max_trials, f"{measured_ms:.4g} ms for {budget_ms:.4g}")
+    progress(len(found), len(found))
     return _outcome(frontier, budget_ms, found, corrected, settled=row in found)
 
 
@@ -109,7 +120,7 @@ def _outcome(
     found: dict[int, Trial],
     corrected: np.ndarray,
     settled: bool,
-) -> Closed:
+) -> tuple[Plan, Loop]:
     good = [row for row, trial in found.items() if trial.measured_ms <= budget_ms]
     if not good:
         least = min(trial.measured_ms for trial in found.values())
@@ -130,11 +141,16 @@ def _outcome(
             "the plans of higher importance take "
             f"{float(above.min()):.6g} ms or more, after correction"
         )
-    return Closed(
-        plan=frontier[row],
-        measured_ms=found[row].measured_ms,
+    measured_ms = found[row].measured_ms
+    loop = Loop(
         budget_ms=budget_ms,
-        trials=tuple(found.values()),
+        measured_ms=measured_ms,
+        below=1 - measured_ms / budget_ms,
         settled=settled,
         why=why,
+        trials=tuple(found.values()),
     )
+    plan = frontier[row].model_copy(
+        update={"budget_ms": budget_ms, "latency_ms": measured_ms}
+    )
+    return plan, loop

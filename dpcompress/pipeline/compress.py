@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -11,25 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from dpcompress.blueprint import Blueprint, Plan, keep_everything
 from dpcompress.blueprint.data import parse
 from dpcompress.errors import UsageError
 from dpcompress.exporters import check_onnx, export_onnx
 from dpcompress.files import write_bytes, write_text
-from dpcompress.graph import linearize, merge, merge_unchecked, trace
-from dpcompress.importance import Finetune, score, worth_scoring
-from dpcompress.latency import Store, bench_networks, profile
+from dpcompress.graph import (
+    fit_merged,
+    linearize,
+    merge,
+    merge_unchecked,
+    trace,
+    with_norms,
+    without_norms,
+)
+from dpcompress.importance import calibration_images, score, worth_scoring
+from dpcompress.latency import Store, bench_networks, open_engine, profile
 from dpcompress.models import load_model, load_weights, save_weights
 from dpcompress.pipeline.calibration import calibrate
+from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.ledger import Ledger
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
-from dpcompress.pipeline.settings import Settings, read_settings
+from dpcompress.pipeline.settings import S, Settings, read_settings
+from dpcompress.pipeline.trials import Trials
 from dpcompress.progress import Progress, silent
 from dpcompress.report import plot_frontier, plot_structure
-from dpcompress.runner import open_engine
-from dpcompress.solver import parse_budget, solve
+from dpcompress.solver import Frontier, parse_budget, solve
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import (
     Data,
@@ -65,16 +74,30 @@ def compress(settings: Settings | None, folder: Path, bars: Bars = no_bars) -> R
         UsageError: `folder` holds a run with other settings, or none to go on with.
         DpcompressError: any step's own.
     """
-    return _Run(_settings(settings, folder), folder, bars).result()
+    agreed = agree(settings, folder, Settings, _check, ("budget", "finetune"))
+    return Run(agreed, folder, bars).result()
 
 
-def _settings(settings: Settings | None, folder: Path) -> Settings:
+def agree(
+    settings: S | None,
+    folder: Path,
+    kind: type[S],
+    check: Callable[[S], None],
+    until_planned: Sequence[str] = (),
+) -> S:
+    """The settings of the run in `folder`, new or gone on with.
+
+    Args:
+        settings: None for those in the folder.
+        check: refuses new settings that cannot work.
+        until_planned: names of those that may change as long as there is no plan.
+    """
     path = folder / "run.json"
     begun = settings is None or (folder / "steps.json").exists()
-    stored = read_settings(path) if begun and path.exists() else None
+    stored = read_settings(path, kind) if begun and path.exists() else None
     if settings is None:
         if stored is None:
-            raise UsageError(f"{folder} holds no run.", "Say what to compress.")
+            raise UsageError(f"{folder} holds no run.", f"Say what to {kind.verb}.")
         return stored
     if settings.threads is None:
         threads = stored.threads if stored else torch.get_num_threads()
@@ -84,15 +107,15 @@ def _settings(settings: Settings | None, folder: Path) -> Settings:
         changed = [name for name in had if asked[name] != had[name]]
         if not (folder / "plan.json").exists():
             # An infeasible budget must not cost the tables that it was tried on.
-            changed = [name for name in changed if name not in ("budget", "finetune")]
+            changed = [name for name in changed if name not in until_planned]
         if changed:
             raise UsageError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}).",
-                "Go on with `dpcompress compress -o FOLDER` alone, or choose another "
+                f"Go on with `dpcompress {kind.verb} -o FOLDER` alone, or choose another "
                 "folder.",
             )
     if settings != stored:
-        _check(settings)
+        check(settings)
         write_text(path, settings.model_dump_json(indent=1) + "\n")
     return settings
 
@@ -100,29 +123,33 @@ def _settings(settings: Settings | None, folder: Path) -> Settings:
 def _check(settings: Settings) -> None:
     """Find before the first hour what would otherwise end the run after it."""
     parse_budget(settings.budget, 1.0)
-    open_engine(settings.engine)
+    open_engine(settings.engine, precision=settings.precision, device=settings.device)
     trace(load_model(settings.model, None, settings.model_args), settings.input)
 
 
-class _Run:
+class Run:
     """One method per step, in order; each leaves files that the next ones read."""
 
     def __init__(self, settings: Settings, folder: Path, bars: Bars) -> None:
         self.settings, self.folder, self.bars = settings, folder, bars
         self.ledger = Ledger(folder)
 
-    def result(self) -> Result:
-        for step in (
+    def steps(self) -> Sequence[Callable[[], None]]:
+        return (
             self.original,
             self.blueprint_file,
             self.original_onnx,
             self.latency,
             self.importance,
             self.plan_files,
+            self.fitted,
             self.finetuned,
             self.merged,
             self.measured,
-        ):
+        )
+
+    def result(self) -> Result:
+        for step in self.steps():
             step()
         path = self.folder / "result.json"
         return parse(Result, path.read_bytes(), path)
@@ -217,7 +244,8 @@ class _Run:
                 table = LatencyTable.read(settings.latency)
                 table.require(self.blueprint.digest)
             else:
-                with self.bars(f"Time the layers on {settings.engine}") as progress:
+                title = f"Time the layers on {settings.engine}"
+                with self._store() as store, self.bars(title) as progress:
                     table = profile(
                         self.blueprint,
                         original=(self.folder / "original.onnx").read_bytes(),
@@ -225,7 +253,8 @@ class _Run:
                         batch=settings.batch,
                         threads=settings.threads,
                         precision=settings.precision,
-                        store=Store(self.folder / "measurements.sqlite"),
+                        device=settings.device,
+                        store=store,
                         progress=progress,
                     )
                 with self.bars("Calibrate on whole networks") as progress:
@@ -238,7 +267,9 @@ class _Run:
             "profile",
             settings=settings.model_dump(
                 mode="json",
-                include={"engine", "precision", "threads", "batch", "latency"},
+                include={
+                    *("engine", "precision", "device", "threads", "batch", "latency")
+                },
             ),
             # Latency does not depend on the weights, so a retrained original keeps it.
             reads=("blueprint.json",),
@@ -256,7 +287,7 @@ class _Run:
                     self.network,
                     self.blueprint,
                     self.data,
-                    estimator=Finetune(scoring.recipe),
+                    estimator=scoring.chosen,
                     spans=worth_scoring(self.blueprint, latency),
                     metric=scoring.metric,
                     alpha=scoring.alpha,
@@ -279,7 +310,10 @@ class _Run:
             table = ImportanceTable.read(self.folder / "importance.csv")
             frontier = solve(latency, table)
             budget_ms = parse_budget(self.settings.budget, latency.original_ms)
-            plan = frontier.at(budget_ms)
+            if self.settings.measures:
+                plan = self._measured_plan(frontier, budget_ms, latency)
+            else:
+                plan = frontier.at(budget_ms)
             frontier.write(self.folder / "frontier.csv")
             picture = plot_frontier(
                 frontier.latency_ms.tolist(),
@@ -296,15 +330,60 @@ class _Run:
 
         self.ledger.step(
             "solve",
-            settings={"budget": self.settings.budget},
+            settings={"budget": self.settings.budget, "measure": self.settings.measures},
             reads=("blueprint.json", "latency.csv", "importance.csv"),
-            makes=("frontier.csv", "frontier.png", "structure.png", "plan.json"),
+            makes=(
+                *("frontier.csv", "frontier.png", "structure.png", "plan.json"),
+                *(("closed_loop.json",) if self.settings.measures else ()),
+            ),
+            run=run,
+        )
+
+    def _measured_plan(
+        self, frontier: Frontier, budget_ms: float, latency: LatencyTable
+    ) -> Plan:
+        original = (self.folder / "original.onnx").read_bytes()
+        with self._store() as store, self.bars("Measure planned networks") as progress:
+            plan, loop = close_loop(
+                frontier,
+                budget_ms,
+                Trials(self.network, original, latency, store),
+                progress=progress,
+            )
+        self._write_json("closed_loop.json", loop.model_dump(mode="json"))
+        return plan
+
+    def fitted(self) -> None:
+        if not self.settings.fits:
+            return
+
+        def run() -> None:
+            with self.bars("Fit the spans") as progress:
+                network, report = fit_merged(
+                    self.network, self.plan, self._calibration(), progress=progress
+                )
+            save_weights(self.folder / "fitted.safetensors", network.state_dict())
+            report.write(self.folder / "fit.json")
+
+        self.ledger.step(
+            "fit",
+            settings={"images": self.settings.images, "seed": self.settings.seed},
+            reads=("original.safetensors", "plan.json"),
+            makes=("fitted.safetensors", "fit.json"),
             run=run,
         )
 
     def finetuned(self) -> None:
+        if not self.settings.trains:
+            return
+        merged = self.settings.form == "merged"
+
         def run() -> None:
-            network = linearize(self.network, self.plan)
+            if merged:
+                network = self._merged_network("fitted.safetensors")
+                with_norms(network, self._calibration())
+            else:
+                network = linearize(self.network, self.plan)
             with self.bars("Fine-tune") as progress:
                 fit(
                     network,
@@ -312,28 +391,40 @@ class _Run:
                     self.settings.finetune,
                     teacher=self.network,
                     checkpoint=self.folder / "finetune.checkpoint",
+                    log=self.folder / "finetune.csv",
                     validate=False,
                     progress=progress,
                 )
+            if merged:
+                without_norms(network)
             save_weights(self.folder / "finetuned.safetensors", network.state_dict())
 
+        start = ("fitted.safetensors",) if merged else ()
         self.ledger.step(
             "finetune",
             settings=self.settings.finetune.model_dump(mode="json"),
-            reads=("original.safetensors", "plan.json"),
-            makes=("finetuned.safetensors",),
+            reads=("original.safetensors", "plan.json", *start),
+            makes=("finetuned.safetensors", "finetune.csv"),
             run=run,
         )
         (self.folder / "finetune.checkpoint").unlink(missing_ok=True)
 
     def merged(self) -> None:
+        fits = self.settings.fits
+        source = "finetuned" if self.settings.trains else "fitted"
+        weights = f"{source}.safetensors"
+
         def run() -> None:
-            linear = self._finetuned_network()
             images = self.data.test.first(_CHECK_IMAGES)
-            network, certificate = merge(linear, images[:_CERTIFICATE_IMAGES])
+            if fits:
+                network = expected = self._merged_network(weights)
+            else:
+                expected = linearize(self.network, self.plan)
+                load_weights(expected, self.folder / weights)
+                network, certificate = merge(expected, images[:_CERTIFICATE_IMAGES])
+                certificate.write(self.folder / "certificate.json")
             data = export_onnx(network, self.settings.input, self.settings.batch)
-            check = check_onnx(data, linear, images)
-            certificate.write(self.folder / "certificate.json")
+            check = check_onnx(data, expected, images)
             self._write_json("export.json", asdict(check))
             save_weights(self.folder / "merged.safetensors", network.state_dict())
             write_bytes(self.folder / "compressed.onnx", data)
@@ -341,9 +432,9 @@ class _Run:
         self.ledger.step(
             "merge",
             settings={"batch": self.settings.batch},
-            reads=("plan.json", "finetuned.safetensors"),
+            reads=("plan.json", weights),
             makes=(
-                "certificate.json",
+                *(() if fits else ("certificate.json",)),
                 "export.json",
                 "merged.safetensors",
                 "compressed.onnx",
@@ -365,19 +456,19 @@ class _Run:
                     engine=settings.engine,
                     threads=settings.threads,
                     precision=settings.precision,
+                    device=settings.device,
                     progress=progress,
                 )
-            network = merge_unchecked(self._finetuned_network()).float()
+            network = self._merged_network("merged.safetensors")
             original = json.loads((self.folder / "original.json").read_text())
-            latency = LatencyTable.read(self.folder / "latency.csv")
             test = evaluate(network, self.data.test)
-            result = Result(
+            result = Result.of(
                 original=Side(
                     layers=self.blueprint.depth,
                     parameters=parameters(self.network),
                     macs=macs(self.network, settings.input),
                     accuracy=original["test"]["accuracy"],
-                    predicted_ms=latency.original_ms,
+                    predicted_ms=self._original_ms(),
                     measured=Timing.of(times["original"]),
                 ),
                 compressed=Side(
@@ -390,6 +481,7 @@ class _Run:
                 ),
                 test_images=test.count,
                 speedup=Speedup.of(times["original"], times["compressed"]),
+                loop=self._loop() if settings.measures else None,
                 budget_ms=self.plan.budget_ms,
                 engine=settings.engine,
                 batch=settings.batch,
@@ -401,11 +493,14 @@ class _Run:
             "bench",
             settings={
                 **settings.model_dump(
-                    mode="json", include={"engine", "precision", "threads"}
+                    mode="json", include={"engine", "precision", "device", "threads"}
                 ),
                 "format": Result.model_json_schema(),
             },
-            reads=("original.onnx", "compressed.onnx", "finetuned.safetensors"),
+            reads=(
+                *("original.onnx", "compressed.onnx", "merged.safetensors"),
+                *("latency.csv", "plan.json", "closed_loop.json"),
+            ),
             makes=("result.json",),
             run=run,
         )
@@ -439,13 +534,27 @@ class _Run:
         path = self.folder / "plan.json"
         return Plan.from_json(path.read_bytes(), path)
 
+    def _loop(self) -> Loop:
+        path = self.folder / "closed_loop.json"
+        return parse(Loop, path.read_bytes(), path)
+
+    def _store(self) -> Store:
+        """All that was measured: with it, a redone step finds the same."""
+        return Store(self.folder / "measurements.sqlite")
+
+    def _original_ms(self) -> float | None:
+        return LatencyTable.read(self.folder / "latency.csv").original_ms
+
     def _new_network(self, weights: str | None) -> nn.Module:
         return load_model(self.settings.model, weights, self.settings.model_args)
 
-    def _finetuned_network(self) -> fx.GraphModule:
-        network = linearize(self.network, self.plan)
-        load_weights(network, self.folder / "finetuned.safetensors")
+    def _merged_network(self, weights: str) -> fx.GraphModule:
+        network = merge_unchecked(linearize(self.network, self.plan)).float()
+        load_weights(network, self.folder / weights)
         return network
+
+    def _calibration(self) -> Tensor:
+        return calibration_images(self.data, self.settings.images, self.settings.seed)
 
     def _write_json(self, file: str, value: dict[str, Any]) -> None:
         write_text(self.folder / file, json.dumps(value, indent=1) + "\n")

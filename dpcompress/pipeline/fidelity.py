@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -13,14 +15,15 @@ from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.exporters import export_onnx
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import linearize, merge_unchecked
-from dpcompress.latency import bench_networks
+from dpcompress.latency import bench_networks, engine_of
+from dpcompress.latency.correction import corrected
 from dpcompress.latency.fidelity import CheckRun, Fidelity, spread_plans
 from dpcompress.progress import Progress, silent
 from dpcompress.report.figure import CHOSEN, KEPT, to_png
-from dpcompress.runner import NETWORKS, Sampling
+from dpcompress.runner import NETWORKS, Measurement, Sampling
 from dpcompress.tables import LatencyTable
 
-_SECONDS_EACH = 4.0
+_SECONDS_EACH = 1.5
 
 
 def merged_onnx(network: nn.Module, plan: Plan, batch: int) -> bytes:
@@ -30,24 +33,21 @@ def merged_onnx(network: nn.Module, plan: Plan, batch: int) -> bytes:
     return export_onnx(merged, plan.input, batch)
 
 
-def check_table(
+def time_plans(
     network: nn.Module,
-    blueprint: Blueprint,
+    plans: Sequence[Plan],
     latency: LatencyTable,
-    count: int,
     *,
-    seed: int = 0,
     sampling: Sampling | None = None,
     progress: Progress = silent,
-) -> Fidelity:
-    """Build `count` merged networks, evenly spread in predicted latency, and measure them
-    interleaved on the engine, batch and threads that `latency` was made with.
+) -> list[Measurement]:
+    """The merged networks of `plans`, measured interleaved on the engine, batch and
+    threads that `latency` was made with.
 
     Raises:
         EngineUnavailable: that engine is not here.
     """
     header = latency.header
-    plans = spread_plans(blueprint, latency, count, seed)
     networks = {}
     for done, plan in enumerate(plans):
         progress(done, len(plans), "build")
@@ -55,18 +55,70 @@ def check_table(
     longest = NETWORKS.max_seconds + _SECONDS_EACH * len(plans)
     times = bench_networks(
         networks,
-        engine=header["engine"],
-        threads=int(header["threads"]),
-        precision=header["precision"],
+        **engine_of(latency),
         sampling=sampling or replace(NETWORKS, max_seconds=longest),
         progress=progress,
     )
-    return Fidelity(
-        tuple(
-            CheckRun(plan.boundaries, plan.latency_ms or 0.0, t.median_ms, t.spread_ms)
-            for plan, t in zip(plans, times.values(), strict=True)
-        )
+    return [times[str(n)] for n in range(len(plans))]
+
+
+def check_table(
+    network: nn.Module,
+    blueprint: Blueprint,
+    latency: LatencyTable,
+    count: int,
+    *,
+    fitted: int = 5,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    progress: Progress = silent,
+) -> tuple[LatencyTable, Fidelity]:
+    """Build `count` + `fitted` merged networks, evenly spread in predicted latency, and
+    measure them interleaved. The `fitted` ones, from the fastest to the original,
+    correct the table; the others tell what it is worth.
+
+    Returns:
+        The corrected table, and its predictions against what was measured.
+
+    Raises:
+        EngineUnavailable: the engine of `latency` is not here.
+    """
+    plans = spread_plans(blueprint, latency, count + fitted, seed)
+    times = time_plans(network, plans, latency, sampling=sampling, progress=progress)
+    return judge(latency, plans, times, max(len(plans) - count, 0))
+
+
+def judge(
+    latency: LatencyTable,
+    plans: Sequence[Plan],
+    times: Sequence[Measurement],
+    fitted: int,
+) -> tuple[LatencyTable, Fidelity]:
+    """`latency` corrected by `fitted` of the measured plans, from the fastest to the
+    original, and its predictions of the others."""
+    most = max(len(plan.spans) for plan in plans)
+    pairs = sorted(
+        zip(plans, times, strict=True),
+        key=lambda pair: (len(pair[0].spans) == most, pair[0].latency_ms),
     )
+    plans, times = zip(*pairs, strict=True)
+    sums = np.array([(plan.latency_ms or 0.0) - latency.fixed_ms for plan in plans])
+    measured = np.array([time.median_ms for time in times])
+    fit_on = np.linspace(0, len(plans) - 1, fitted).round().astype(int)
+    table = corrected(latency, sums[fit_on], measured[fit_on])
+    factor = float(table.header.get("calibration", 1))
+    runs = [
+        CheckRun(
+            boundaries=plan.boundaries,
+            table_ms=latency.fixed_ms + float(sums[i]),
+            predicted_ms=table.fixed_ms + factor * float(sums[i]),
+            measured_ms=times[i].median_ms,
+            spread_ms=times[i].spread_ms,
+        )
+        for i, plan in enumerate(plans)
+        if i not in fit_on
+    ]
+    return table, Fidelity(tuple(runs))
 
 
 def write_check(fidelity: Fidelity, table: Path) -> tuple[Path, Path]:

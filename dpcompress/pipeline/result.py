@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.runner import Measurement, Ratio, ratio
 
 
@@ -54,7 +55,8 @@ class Side(_Frozen):
     """One of the two networks.
 
     layers: convolutions of the chains; parameters and macs (of one image): the whole
-    network's; accuracy: top-1 on the test images, 0..1; predicted_ms: from the table.
+    network's; accuracy: top-1 on the test images, 0..1.
+    predicted_ms: for the machine as it was when the table was measured.
     """
 
     layers: int
@@ -66,24 +68,42 @@ class Side(_Frozen):
 
 
 class Result(_Frozen):
-    """Both networks, measured interleaved in one process on `engine`."""
+    """Both networks, measured interleaved in one process on `engine`.
+
+    predicted_now_ms: what `compressed` is predicted to take on the machine as it is now:
+        its predicted_ms times what the original takes now, over what it took when the
+        table was measured. None if that is unknown.
+    prediction_error: predicted_now_ms over the measured time, minus 1.
+    loop: None where no planned network was measured for the plan.
+    """
 
     original: Side
     compressed: Side
     speedup: Speedup
+    predicted_now_ms: float | None
+    prediction_error: float | None
+    loop: Loop | None
     budget_ms: float | None
     test_images: int
     engine: str
     batch: int
     threads: int | None
 
-    @property
-    def prediction_error(self) -> float | None:
-        """Predicted over measured latency of the compressed network, minus 1."""
-        predicted = self.compressed.predicted_ms
-        if predicted is None:
-            return None
-        return predicted / self.compressed.measured.median_ms - 1
+    @classmethod
+    def of(cls, original: Side, compressed: Side, **rest: Any) -> Self:
+        """The result, with what was predicted set against what was measured."""
+        then_ms, now_ms = original.predicted_ms, original.measured.median_ms
+        expected_ms = error = None
+        if then_ms and compressed.predicted_ms is not None:
+            expected_ms = compressed.predicted_ms * now_ms / then_ms
+            error = expected_ms / compressed.measured.median_ms - 1
+        return cls(
+            original=original,
+            compressed=compressed,
+            predicted_now_ms=expected_ms,
+            prediction_error=error,
+            **rest,
+        )
 
 
 def parameters(network: nn.Module) -> int:

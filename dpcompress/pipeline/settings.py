@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpcompress.blueprint import Limits
-from dpcompress.importance import Finetune
+from dpcompress.blueprint.data import parse
+from dpcompress.depthshrinker import By
+from dpcompress.errors import UsageError
+from dpcompress.importance import Estimator, Finetune, Fit
 from dpcompress.training import Recipe
 
 Scalar = bool | int | float | str | None
 
 
 class Scoring(BaseModel):
-    """How importance is scored: the recipe of each entry, what is read off, the shift."""
+    """How importance is scored: the estimator, its recipe ("finetune") or number of
+    calibration images ("fit"), what is read off, the shift."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    estimator: Literal["finetune", "fit"] = "finetune"
     recipe: Recipe = Finetune().recipe
-    metric: Literal["accuracy", "loss"] = "loss"
+    images: Annotated[int, Field(ge=1)] = Fit().images
+    metric: Literal["accuracy", "loss", "logits"] = "loss"
     alpha: float = 1.2
 
+    @property
+    def chosen(self) -> Estimator:
+        if self.estimator == "fit":
+            return Fit(images=self.images, seed=self.recipe.seed)
+        return Finetune(self.recipe)
 
-class Settings(BaseModel):
-    """A run of `compress`.
+
+class RunSettings(BaseModel):
+    """What every run says, whatever method it uses.
 
     pretrain: recipe for training the network from scratch first; None to use `weights`.
-    latency: a latency table made before, instead of measuring one.
-    budget: as `parse_budget` takes it, end to end.
+    device: cpu or cuda, None for the engine's usual one.
+    latency: a latency table made before.
     threads: of the engine and of the measurements; None takes all cores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    verb: ClassVar[str]
 
     version: Literal[1] = 1
     model: str
@@ -48,12 +61,11 @@ class Settings(BaseModel):
     std: tuple[float, ...] | None = None
     engine: str = "onnxruntime"
     precision: str = "fp32"
+    device: str | None = None
     threads: int | None = None
     batch: Annotated[int, Field(ge=1)] = 1
-    budget: str
     latency: str | None = None
     limits: Limits = Limits()
-    scoring: Scoring = Scoring()
     finetune: Recipe = Recipe(epochs=20, distill_weight=0.5)
     seed: int = 0
 
@@ -63,17 +75,88 @@ class Settings(BaseModel):
             raise ValueError("give weights or a recipe to train from scratch, not both")
         return self
 
+    @property
+    def measures(self) -> bool:
+        """Whether planned networks are measured to choose among them."""
+        return False
+
+    @property
+    def fits(self) -> bool:
+        """Whether spans are fitted, not merged exactly."""
+        return False
+
+    @property
+    def trains(self) -> bool:
+        """Whether the compressed network is fine-tuned."""
+        return True
+
     def seeded(self, seed: int) -> Self:
         """The same run with another seed everywhere."""
         recipes: dict[str, Any] = {
-            "finetune": self.finetune.model_copy(update={"seed": seed}),
-            "scoring": self.scoring.model_copy(
-                update={"recipe": self.scoring.recipe.model_copy(update={"seed": seed})}
-            ),
+            name: value.model_copy(update={"seed": seed})
+            for name, value in self
+            if isinstance(value, Recipe)
         }
-        if self.pretrain is not None:
-            recipes["pretrain"] = self.pretrain.model_copy(update={"seed": seed})
         return self.model_copy(update={"seed": seed, **recipes})
+
+
+class Settings(RunSettings):
+    """A run of `compress`.
+
+    latency: a table to use instead of measuring one.
+    measure: whether planned networks are built and measured until one is *measured* to
+        fit the budget; None: where the table is measured too, as one made before may be
+        of another machine.
+    budget: as `parse_budget` takes it, end to end.
+    train: "none" fits the plan's spans to the original, without labels or training.
+    form: what is fine-tuned: the "linearized" network, before it is merged exactly, or
+        the "merged" one, starting from spans that were fitted.
+    images: unlabelled ones that spans are fitted on.
+    """
+
+    verb: ClassVar[str] = "compress"
+    budget: str
+    measure: bool | None = None
+    scoring: Scoring = Scoring()
+    train: Literal["finetune", "none"] = "finetune"
+    form: Literal["linearized", "merged"] = "linearized"
+    images: Annotated[int, Field(ge=1)] = 1024
+
+    @property
+    def measures(self) -> bool:
+        return self.latency is None if self.measure is None else self.measure
+
+    @property
+    def fits(self) -> bool:
+        return self.train == "none" or self.form == "merged"
+
+    @property
+    def trains(self) -> bool:
+        return self.train == "finetune"
+
+    def seeded(self, seed: int) -> Self:
+        recipe = self.scoring.recipe.model_copy(update={"seed": seed})
+        scoring = self.scoring.model_copy(update={"recipe": recipe})
+        return super().seeded(seed).model_copy(update={"scoring": scoring})
+
+
+class ShrinkSettings(RunSettings):
+    """A run of `shrink`.
+
+    keep, by, latency_weight: see `depthshrinker.search`; its recipe is `search`.
+    latency: a table that weighs the masks and chooses where to cut.
+    fade, features: see `depthshrinker.finetune`.
+    free_activations: see `depthshrinker.Merger.plan`.
+    """
+
+    verb: ClassVar[str] = "shrink"
+    keep: int
+    by: By = "activation"
+    search: Recipe = Recipe(epochs=10, distill_weight=0.5)
+    latency_weight: Annotated[float, Field(ge=0)] = 1.0
+    fade: Annotated[float, Field(ge=0, le=1)] = 0.5
+    features: Annotated[float, Field(ge=0)] = 0.0
+    free_activations: bool = False
 
 
 EXAMPLE = Settings(
@@ -90,7 +173,29 @@ EXAMPLE = Settings(
 runs when it is given nothing else."""
 
 
-def read_settings(path: Path) -> Settings:
-    from dpcompress.blueprint.data import parse
+S = TypeVar("S", bound=RunSettings)
 
-    return parse(Settings, path.read_bytes(), path)
+
+def read_settings(path: Path, kind: type[S]) -> S:
+    """The settings in a run folder.
+
+    Raises:
+        BadInput: they are damaged.
+        UsageError: they are of another verb.
+    """
+    text = path.read_bytes()
+    others = (k for k in (Settings, ShrinkSettings) if k is not kind)
+    if any(_fits(other, text) for other in others):
+        raise UsageError(
+            f"{path.parent} holds a run of another verb than {kind.verb}.",
+            "Choose another folder.",
+        )
+    return parse(kind, text, path)
+
+
+def _fits(kind: type[RunSettings], text: bytes) -> bool:
+    try:
+        kind.model_validate_json(text)
+    except ValidationError:
+        return False
+    return True

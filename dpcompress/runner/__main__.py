@@ -49,6 +49,8 @@ def time_bundle(
                 missing,
                 sampling,
                 anchor=subject("anchor", bundle.anchor, 0),
+                earlier=journal.found.windows_ms,
+                keep=journal.keep,
                 rejected=journal.reject,
                 done=journal.put,
                 progress=partial(_say, time.monotonic()),

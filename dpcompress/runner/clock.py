@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Dict, NamedTuple
+from typing import Collection, Dict, List, NamedTuple, Optional, Tuple
 
 from dpcompress.runner.engine import Session
 
-WAKING = 0.03
-"""Share of a window that the waking of an engine's own workers may take."""
+WAKING_MS = 0.1
+"""What the waking of an engine's own workers may take, per inference."""
+
+
+Snapshot = Dict[str, Tuple[int, int]]
 
 
 class Window(NamedTuple):
@@ -21,88 +24,90 @@ class Window(NamedTuple):
 
 
 class Clock:
-    """Times windows of at least `window_ms`; warmed up when made."""
+    """Times windows of at least `window_ms`, and of at least one inference; warmed up
+    when made. `cold`: what others push out of the caches between two windows stays out.
+    """
 
-    def __init__(self, session: Session, window_ms: float, wait: CoreWait) -> None:
+    def __init__(
+        self, session: Session, window_ms: float, wait: CoreWait, cold: bool = False
+    ) -> None:
         self._session, self._wait, self._window_ms = session, wait, window_ms
-        self._repetitions = 1
-        self._least_waited = WAKING
+        self._cold = cold
+        self.fastest_ms = float("inf")
+        self.repetitions = 1
+        self._threads: Collection[str] = ()
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Run until two windows agree within 2 %, or for 12 windows or half a second."""
+        """Run until two windows agree within 2 %, for 12 windows, or for 0.2 seconds."""
         began = time.perf_counter()
         self._session.run_many(1)
-        self._wait.find_threads()
-        last, fastest = 0.0, float("inf")
+        before = self._wait.snapshot()
+        last = 0.0
         for _ in range(12):
             now = self.window().ms
-            fastest = min(fastest, now)
-            self._repetitions = max(1, round(self._window_ms / fastest))
-            late = time.perf_counter() - began > 0.5
+            self.fastest_ms = min(self.fastest_ms, now)
+            self.repetitions = max(1, round(self._window_ms / self.fastest_ms))
+            late = time.perf_counter() - began > 0.2
             if late or abs(now - last) <= 0.02 * now:
                 break
             last = now
+        self._threads = self._wait.ran(before)
 
     def window(self) -> Window:
-        """Time one window, after an inference that brings back to the caches what
-        others pushed out.
+        """Time one window; unless cold, after an inference that brings back to the
+        caches what others pushed out.
 
         Waking its own workers is part of an engine's work. So only what threads wait
-        beyond this session's least share, or beyond `WAKING`, counts as a disturbance.
+        beyond `WAKING_MS` counts as a disturbance.
         """
-        self._session.run_many(1)
-        before = self._wait.snapshot()
-        seconds = max(self._session.run_many(self._repetitions), 1e-9)
-        share = min(self._wait.longest(before) / seconds, 1.0)
-        self._least_waited = min(self._least_waited, share)
-        ms = seconds * 1e3 / self._repetitions
-        return Window(ms, share - self._least_waited)
+        if not self._cold:
+            self._session.run_many(1)
+        before = self._wait.snapshot(self._threads)
+        seconds = max(self._session.run_many(self.repetitions), 1e-9)
+        waking = self.repetitions * WAKING_MS / 1e3
+        waited = max(self._wait.longest(before) - waking, 0.0) / seconds
+        return Window(seconds * 1e3 / self.repetitions, min(waited, 1.0))
 
 
 class CoreWait:
     """How long this process's threads, ready to run, waited for a core.
 
-    Linux counts it per thread (/proc/self/task/*/schedstat, second number, ns). It
+    Linux counts it per thread (/proc/self/task/*/schedstat: ns on a core, ns waiting). It
     tells what a clock cannot tell from slow code: being pushed off a core, and a worker
     that wakes late because its core is taken. Elsewhere it is always 0.
     """
 
-    def __init__(self) -> None:
-        self._files: Dict[str, int] = {}
-
-    def find_threads(self) -> None:
-        """Look for threads that were started or ended since the last time."""
-        try:
-            alive = set(os.listdir("/proc/self/task"))
-        except OSError:
-            return
-        for thread in self._files.keys() - alive:
-            os.close(self._files.pop(thread))
-        for thread in alive - self._files.keys():
-            try:
-                path = f"/proc/self/task/{thread}/schedstat"
-                self._files[thread] = os.open(path, os.O_RDONLY)
-            except OSError:  # ended meanwhile, or a kernel without these counts
-                continue
-
-    def snapshot(self) -> Dict[str, int]:
-        """Nanoseconds that each thread has waited so far."""
+    def snapshot(self, threads: Optional[Collection[str]] = None) -> Snapshot:
+        """Nanoseconds that each thread, of all or of `threads`, has run and waited."""
         found = {}
-        for thread, file in self._files.items():
+        for thread in self._alive() if threads is None else threads:
             try:
-                found[thread] = int(os.pread(file, 64, 0).split()[1])
-            except (OSError, IndexError):  # the thread has ended
+                with open(f"/proc/self/task/{thread}/schedstat", "rb", 0) as file:
+                    ran, waited = file.read(64).split()[:2]
+                found[thread] = int(ran), int(waited)
+            except (
+                OSError,
+                ValueError,
+            ):  # it has ended, or a kernel without these counts
                 continue
         return found
 
-    def longest(self, before: Dict[str, int]) -> float:
-        """Seconds that the thread that waited longest has waited since `before`."""
+    def ran(self, before: Snapshot) -> List[str]:
+        """The threads that have run since `before`: those of a session, if only that ran
+        meanwhile."""
         now = self.snapshot()
-        waits = (now[thread] - before[thread] for thread in now.keys() & before.keys())
+        return [t for t in now if t not in before or now[t][0] > before[t][0]]
+
+    def longest(self, before: Snapshot) -> float:
+        """Seconds that the thread that waited longest has waited since `before`."""
+        now = self.snapshot(before)
+        waits = (now[thread][1] - before[thread][1] for thread in now)
         return max(waits, default=0) / 1e9
 
-    def close(self) -> None:
-        for file in self._files.values():
-            os.close(file)
-        self._files.clear()
+    @staticmethod
+    def _alive() -> List[str]:
+        try:
+            return os.listdir("/proc/self/task")
+        except OSError:
+            return []

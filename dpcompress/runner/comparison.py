@@ -7,12 +7,20 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence
 
+import numpy as np
+
 from dpcompress.runner.clock import Clock, CoreWait, Window
 from dpcompress.runner.sampling import FEWEST, Measurement, Sampling, Subject
-from dpcompress.runner.statistics import half_iqr, median_interval, quantile
+from dpcompress.runner.statistics import half_iqr, levels, median_interval, quantile
 
 NETWORKS = Sampling(
-    window_ms=2.0, min_rounds=25, max_rounds=80, max_repeats=40, max_seconds=30.0
+    window_ms=2.0,
+    cold=False,
+    min_rounds=25,
+    max_rounds=80,
+    max_repeats=40,
+    max_seconds=30.0,
+    sessions=3,
 )
 """Enough for whole networks: most windows are a single inference."""
 
@@ -27,27 +35,34 @@ def compare(
 
     A round in which a thread waited for a core is disturbed and repeated; after
     `max_repeats` the least disturbed rounds fill up to `min_rounds`. All subjects keep
-    the same rounds, so that ratios can be taken round by round: see `ratio`.
+    the same rounds, so that ratios can be taken round by round: see `ratio`. Of five
+    subjects or more, what a round was slower or faster for all of them is taken off.
+    The sessions of a subject take turns: where one happens to lie in memory can change
+    its times by several percent, for as long as it lives.
     """
     rng, wait = random.Random(sampling.seed), CoreWait()
     calm: List[List[Window]] = []
     disturbed: List[List[Window]] = []
-    try:
-        clocks = [Clock(s.load(), sampling.window_ms, wait) for s in subjects]
-        began = time.perf_counter()
-        while not _enough(calm, disturbed, time.perf_counter() - began, sampling):
-            windows = _round(clocks, rng)
-            left_alone = _waited(windows) <= sampling.max_waited
-            (calm if left_alone else disturbed).append(windows)
-            progress(min(len(calm), sampling.max_rounds), sampling.max_rounds, "")
-    finally:
-        wait.close()
+    clocks = [
+        [
+            Clock(s.load(), sampling.window_ms, wait, sampling.cold)
+            for _ in range(sampling.sessions)
+        ]
+        for s in subjects
+    ]
+    began = time.perf_counter()
+    while not _enough(calm, disturbed, time.perf_counter() - began, sampling):
+        turn = (len(calm) + len(disturbed)) % sampling.sessions
+        windows = _round([each[turn] for each in clocks], rng)
+        left_alone = _waited(windows) <= sampling.max_waited
+        (calm if left_alone else disturbed).append(windows)
+        progress(min(len(calm), sampling.max_rounds), sampling.max_rounds, "")
     missing = max(sampling.min_rounds - len(calm), 0)
     fill = sorted(disturbed, key=_waited)[:missing]
+    rounds = np.array([[window.ms for window in windows] for windows in calm + fill])
+    rounds /= levels(rounds)[:, None]
     return {
-        subject.key: Measurement.of(
-            [windows[i].ms for windows in calm + fill], len(disturbed) - len(fill)
-        )
+        subject.key: Measurement.of(rounds[:, i].tolist(), len(disturbed) - len(fill))
         for i, subject in enumerate(subjects)
     }
 

@@ -5,14 +5,16 @@ Valid on Python 3.8.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 from abc import ABC, abstractmethod
-from typing import Dict, Mapping, Optional, Tuple
+from contextlib import contextmanager
+from typing import Dict, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
-from dpcompress.errors import BadInput, UsageError
+from dpcompress.errors import BadInput, EngineUnavailable, UsageError
 
 
 class Session(ABC):
@@ -76,7 +78,30 @@ ENGINES = {
     "openvino": ("dpcompress.runner.openvino", "OpenVino"),
     "tensorrt": ("dpcompress.runner.tensorrt.engine", "TensorRt"),
 }
-"""Name → module and class. A module imports its engine only when it is opened."""
+"""Name → module and class. A module imports its engine only when it is opened. Other
+packages may add theirs."""
+
+
+@contextmanager
+def working(name: str) -> Iterator[None]:
+    """Around every call of an engine that has loaded its graph: what fails now is the
+    engine or its device.
+
+    Raises:
+        EngineUnavailable: in place of whatever the engine raises.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise EngineUnavailable(
+            f"{name} stopped working: {first_line(error)}.",
+            "Check the device and its memory, and call again: what was measured is kept.",
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an engine says, briefly, without a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def open_engine(
@@ -168,6 +193,21 @@ def cpu_model() -> str:
     import platform
 
     return platform.processor() or platform.machine() or "unknown"
+
+
+def gpu_model() -> str:
+    """The name of the first CUDA device, "unknown" if the driver tells none."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        name, device = ctypes.create_string_buffer(256), ctypes.c_int()
+        failed = (
+            driver.cuInit(0)
+            or driver.cuDeviceGet(ctypes.byref(device), 0)
+            or driver.cuDeviceGetName(name, len(name), device)
+        )
+    except (OSError, AttributeError):
+        failed = True
+    return "unknown" if failed else name.value.decode(errors="replace")
 
 
 def random_input(shape: Tuple[int, ...], seed: int = 0) -> np.ndarray:

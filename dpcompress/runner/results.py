@@ -1,7 +1,8 @@
-"""Results of a bundle: JSON lines, a header and one line per graph. Valid on Python 3.8.
+"""Results of a bundle: JSON lines. Valid on Python 3.8.
 
-A line is written as soon as its graph is finished, so that a killed run goes on where it
-was. A last line without its end was cut off: it is ignored, and measured again.
+After the header, a line for every round of windows, and one for every graph as soon as it
+is finished, so that a killed run goes on where it was. A last line without its end was
+cut off: it is ignored, and measured again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,18 @@ import errno
 import json
 import os
 from types import TracebackType
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Type, Union
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+)
 
 from dpcompress.errors import BadInput, BadTable
 from dpcompress.runner.sampling import Measurement
@@ -22,12 +34,14 @@ Path = Union[str, "os.PathLike[str]"]
 
 
 class Results(NamedTuple):
-    """header: `about` of the bundle, its digest, and the engine's identity.
-    notes: what the engine noted meanwhile; of several runs the last one's."""
+    """header: `about` of the bundle, its digest, and the engine's identity. windows_ms:
+    what was timed of all graphs, finished or not. notes: what the engine noted meanwhile;
+    of several runs the last one's."""
 
     header: Dict[str, Any]
     times: Dict[str, Measurement]
     rejected: Dict[str, BadInput]
+    windows_ms: Dict[str, List[float]]
     notes: Dict[str, str]
 
 
@@ -44,21 +58,30 @@ def read_results(path: Path) -> Results:
     if header.get("format") != FORMAT:
         fault = "this is not a file of results."
         raise BadTable(fault, "Name what the runner wrote.", path=path, row=1)
-    times, rejected, notes = {}, {}, {}
+    results = Results(header, {}, {}, {}, {})
     for row, line in enumerate(lines[1:], 2):
         found = _parsed(path, row, line)
         try:
-            if "notes" in found:
-                notes.update({str(k): str(v) for k, v in found["notes"].items()})
-                continue
-            subject = str(found["subject"])
-            if "rejected" in found:
-                rejected[subject] = BadInput(str(found["rejected"]), str(found["remedy"]))
-            else:
-                times[subject] = measurement_of(found)
+            _read_line(found, results)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _faulty(path, row, repr(error)) from error
-    return Results(header, times, rejected, notes)
+    return results
+
+
+def _read_line(found: Dict[str, Any], results: Results) -> None:
+    if "windows_ms" in found:
+        for subject, windows_ms in found["windows_ms"].items():
+            results.windows_ms.setdefault(subject, []).extend(map(float, windows_ms))
+        return
+    if "notes" in found:
+        results.notes.update({str(k): str(v) for k, v in found["notes"].items()})
+        return
+    subject = str(found["subject"])
+    if "rejected" in found:
+        told = BadInput(str(found["rejected"]), str(found["remedy"]))
+        results.rejected[subject] = told
+    else:
+        results.times[subject] = measurement_of(found)
 
 
 def measurement_of(found: Dict[str, Any]) -> Measurement:
@@ -85,7 +108,7 @@ class Journal:
         self.path = str(path)
         header = {"format": FORMAT, **header}
         kept = 0
-        self.found = Results(header, {}, {}, {})
+        self.found = Results(header, {}, {}, {}, {})
         if os.path.exists(self.path):
             lines, kept = _whole_lines(path)
             if lines:
@@ -112,6 +135,14 @@ class Journal:
         numbers = {name: getattr(measurement, name) for name in NUMBERS}
         self._write({"subject": subject, **numbers})
 
+    def keep(self, windows_ms: Mapping[str, Sequence[float]]) -> None:
+        """Windows of graphs that are not finished; safe from a kill, but not from the
+        power going off, for which the disk would be waited for too often."""
+        rounded = {
+            key: [round(ms, 6) for ms in found] for key, found in windows_ms.items()
+        }
+        self._write({"windows_ms": rounded}, sync=False)
+
     def reject(self, subject: str, error: BadInput) -> None:
         self._write(
             {"subject": subject, "rejected": error.message, "remedy": error.remedy}
@@ -121,12 +152,13 @@ class Journal:
         if notes:
             self._write({"notes": notes})
 
-    def _write(self, value: Dict[str, Any]) -> None:
+    def _write(self, value: Dict[str, Any], sync: bool = True) -> None:
         line = json.dumps(value).encode() + b"\n"
         try:
             if self._file.write(line) < len(line):  # the next byte would tell why
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
+            if sync:
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise self._unwritable(error) from error
 

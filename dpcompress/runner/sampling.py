@@ -1,22 +1,23 @@
 """Timing many graphs so that a disturbed machine disturbs the numbers least.
 
-Subjects are timed in short windows, shuffled anew each round, so that slow drift falls
-on all of them alike. A window is disturbed, and repeated, when a thread of this process
-waited for a core meanwhile, or when the anchor (one subject that is timed again and
-again in between) was slow after it. Valid on Python 3.8.
+Every round times each subject once, in a new shuffled order: so all of them meet the same
+drift, and each finds the caches as cold as an op in a network, where everything else ran
+since. What a stretch of windows was slower or faster for all of its subjects is taken
+off. A window is disturbed, and repeated, when a thread of this process waited for a core
+meanwhile, or when the anchor (one subject that is timed again and again in between) was
+much slower than usual. Valid on Python 3.8.
 """
 
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from dpcompress.errors import BadInput
 from dpcompress.runner.clock import Clock, CoreWait, Window
 from dpcompress.runner.engine import Session
-from dpcompress.runner.statistics import half_iqr, median_interval, quantile
+from dpcompress.runner.statistics import CROWD, half_iqr, median_interval, quantile
 
 
 @dataclass(frozen=True)
@@ -24,26 +25,30 @@ class Sampling:
     """How long to measure.
 
     precision: target of half the 95 % confidence interval of a median, relative to it.
-    window_ms: least length of a window; a subject runs back to back that long.
+    window_ms: least length of a window; it holds at least one inference.
+    cold: whether a window starts with the caches as the other subjects left them.
     min_rounds, max_rounds: windows that count, per subject, at least and at most.
     max_repeats: disturbed windows per subject, at most; then the least disturbed of
         them fill up to `min_rounds`.
     max_waited: share of a window that threads may wait for a core.
     max_seconds: then a subject is finished with the windows that it has, at least 5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
+    sessions: sessions of each subject that take turns (`compare` only).
     group_bytes, group_size: subjects held in memory at the same time, at most.
     """
 
     precision: float = 0.01
-    window_ms: float = 3.0
-    min_rounds: int = 9
-    max_rounds: int = 45
-    max_repeats: int = 12
+    window_ms: float = 0.0
+    cold: bool = True
+    min_rounds: int = 25
+    max_rounds: int = 400
+    max_repeats: int = 400
     max_waited: float = 0.01
-    max_seconds: float = 1.5
-    anchor_tolerance: float = 0.05
-    group_bytes: int = 1_500_000_000
-    group_size: int = 32
+    max_seconds: float = 0.45
+    anchor_tolerance: float = 1.0
+    sessions: int = 1
+    group_bytes: int = 3_000_000_000
+    group_size: int = 400
     seed: int = 0
 
 
@@ -101,6 +106,8 @@ def measure(
     sampling: Sampling = OPS,
     *,
     anchor: Optional[Subject] = None,
+    earlier: Optional[Mapping[str, Sequence[float]]] = None,
+    keep: Callable[[Mapping[str, Sequence[float]]], None] = lambda windows_ms: None,
     rejected: Optional[Callable[[str, BadInput], None]] = None,
     done: Callable[[str, Measurement], None] = lambda key, measurement: None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -109,9 +116,11 @@ def measure(
 
     Args:
         anchor: what tells of disturbances; by default the first subject of each group.
+        earlier: windows of an earlier, interrupted call, by subject.
+        keep: called after each round with its windows, for `earlier` of a later call.
         rejected: called with a subject that the engine cannot build, which is left out
             of the result then; without it the error is raised.
-        done: called with each finished measurement, so that it can be saved at once.
+        done: called with each finished measurement.
         progress: called with finished subjects, their total, and a note.
     """
     rng = random.Random(sampling.seed)
@@ -120,27 +129,26 @@ def measure(
     wait = CoreWait()
     found: Dict[str, Measurement] = {}
 
-    def finish(series: _Series) -> None:
+    def finish(series: _Series, level: float) -> None:
         key = series.subject.key
-        found[key] = series.measurement
+        found[key] = series.measurement(level)
         done(key, found[key])
         progress(len(found), len(subjects), key)
 
-    try:
-        watch = _Series(anchor, sampling, wait) if anchor else None
-        for group in _groups(order, sampling):
-            running = []
-            for subject in group:
-                try:
-                    running.append(_Series(subject, sampling, wait))
-                except BadInput as error:
-                    if rejected is None:
-                        raise
-                    rejected(subject.key, error)
-            if running:
-                _Group(running, watch or running[0], sampling, rng).run(finish)
-    finally:
-        wait.close()
+    watch = _Series(anchor, sampling, wait) if anchor else None
+    for group in _groups(order, sampling):
+        running = []
+        for subject in group:
+            try:
+                windows_ms = (earlier or {}).get(subject.key, ())
+                running.append(_Series(subject, sampling, wait, windows_ms))
+            except BadInput as error:
+                if rejected is None:
+                    raise
+                rejected(subject.key, error)
+        if running:
+            watched = _Group(running, watch or running[0], sampling, rng)
+            watched.run(finish, keep)
     return {s.key: found[s.key] for s in subjects if s.key in found}
 
 
@@ -157,26 +165,44 @@ def _groups(subjects: Sequence[Subject], sampling: Sampling) -> Iterator[List[Su
 
 
 class _Series:
-    """The windows of one subject so far."""
+    """The windows of one subject so far, less what the machine was slow."""
 
-    def __init__(self, subject: Subject, sampling: Sampling, wait: CoreWait) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        sampling: Sampling,
+        wait: CoreWait,
+        earlier: Sequence[float] = (),
+    ) -> None:
         self.subject, self.sampling = subject, sampling
-        self.clock = Clock(subject.load(), sampling.window_ms, wait)
-        self.windows_ms: List[float] = []
+        self.clock = Clock(subject.load(), sampling.window_ms, wait, sampling.cold)
+        self.windows_ms: List[float] = list(earlier)
         self.disturbed: List[Window] = []
-        self.seconds = 0.0
+        self.seconds = sum(self.windows_ms) / 1e3
+        self.usual_ms = quantile(earlier, 0.5) if earlier else self.clock.fastest_ms
+        self.turns = 0.0
 
     def window(self) -> Window:
-        began = time.perf_counter()
         window = self.clock.window()
-        self.seconds += time.perf_counter() - began
+        self.seconds += window.ms * self.clock.repetitions / 1e3
         return window
 
-    def take(self, window: Window, calm: bool) -> None:
-        if calm and window.waited <= self.sampling.max_waited:
-            self.windows_ms.append(window.ms)
-        else:
+    def take(self, window: Window, calm: bool, level: float) -> None:
+        if not calm:
             self.disturbed.append(window)
+            return
+        self.windows_ms.append(window.ms / level)
+        count = len(self.windows_ms)
+        if count < 10 or count % 10 == 0:
+            self.usual_ms = sorted(self.windows_ms)[count // 2]
+
+    def is_due(self, pace_ms: float) -> bool:
+        """Whether it takes part in a round that spends `pace_ms` on a subject: a slow
+        one does so now and then only, so that all are finished at about the same time."""
+        self.turns += min(pace_ms / self.usual_ms, 1.0)
+        due = self.turns >= 1
+        self.turns -= due
+        return due
 
     @property
     def finished(self) -> bool:
@@ -192,19 +218,19 @@ class _Series:
         low, high = median_interval(self.windows_ms)
         return (high - low) / 2 <= self.sampling.precision * (high + low) / 2
 
-    @property
-    def measurement(self) -> Measurement:
+    def measurement(self, level: float) -> Measurement:
         missing = max(self.sampling.min_rounds - len(self.windows_ms), 0)
         fill = sorted(self.disturbed, key=lambda window: window.waited)[:missing]
-        windows_ms = self.windows_ms + [window.ms for window in fill]
+        windows_ms = [ms * level for ms in self.windows_ms]
+        windows_ms += [window.ms for window in fill]
         return Measurement.of(windows_ms, len(self.disturbed) - len(fill))
 
 
 class _Group:
-    """Subjects that are timed in turn, watched over by the anchor."""
+    """Subjects that are timed in turn, watched over by the anchor and by each other."""
 
-    STRETCH = 6
-    """Windows between two looks at the anchor."""
+    STRETCH = 10
+    """Windows between two looks at the anchor; their level is taken off."""
 
     def __init__(
         self,
@@ -216,29 +242,46 @@ class _Group:
         self.running, self.anchor, self.sampling = running, anchor, sampling
         self.rng = rng
         self.anchor_ms: List[float] = []
+        self.levels: List[float] = [1.0]
+        for series in running:
+            series.turns = rng.random()
 
-    def run(self, finish: Callable[[_Series], None]) -> None:
+    def run(
+        self,
+        finish: Callable[[_Series, float], None],
+        keep: Callable[[Mapping[str, Sequence[float]]], None],
+    ) -> None:
         """Rounds until every series is finished."""
         for _ in range(5):
             self._is_calm()
+        least_ms = 1e3 * self.sampling.max_seconds / self.sampling.max_rounds
         while self.running:
-            turn = list(self.running)
+            pace_ms = max(least_ms, min(s.usual_ms for s in self.running))
+            turn = [s for s in self.running if s.is_due(pace_ms)]
             self.rng.shuffle(turn)
+            before = [len(s.windows_ms) for s in turn]
             for at in range(0, len(turn), self.STRETCH):
                 self._time(turn[at : at + self.STRETCH])
-            for series in [s for s in self.running if s.finished]:
+            new = ((s, s.windows_ms[n:]) for s, n in zip(turn, before))
+            keep({s.subject.key: windows for s, windows in new if windows})
+            for series in [s for s in turn if s.finished]:
                 self.running.remove(series)
-                finish(series)
+                finish(series, quantile(self.levels, 0.5))
 
     def _time(self, turn: List[_Series]) -> None:
         timed = [(series, series.window()) for series in turn]
         calm = self._is_calm()
+        level = 1.0
+        if len(timed) >= CROWD:
+            level = quantile([w.ms / series.usual_ms for series, w in timed], 0.5)
+            self.levels.append(level)
         for series, window in timed:
-            series.take(window, calm)
+            alone = window.waited <= self.sampling.max_waited
+            series.take(window, calm and alone, level)
 
     def _is_calm(self) -> bool:
-        """Whether the anchor, timed now, is about as fast as it can be."""
+        """Whether the anchor, timed now, is not much slower than usual."""
         window_ms = self.anchor.clock.window().ms
         self.anchor_ms.append(window_ms)
-        usual = quantile(self.anchor_ms, 0.25)
+        usual = quantile(self.anchor_ms[-200:], 0.25)
         return window_ms <= usual * (1 + self.sampling.anchor_tolerance)

@@ -8,6 +8,9 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
+CROWD = 5
+"""Subjects timed together from which on a slowness of all is the machine's."""
+
 
 def quantile(values: Sequence[float], q: float) -> float:
     """The `q` quantile, linear between order statistics."""
@@ -40,3 +43,19 @@ def median_interval(values: Sequence[float]) -> Tuple[float, float]:
     low, high = _ranks(len(values))
     ordered = sorted(values)
     return ordered[low], ordered[high]
+
+
+def levels(rounds: np.ndarray) -> np.ndarray:
+    """How slow the machine was in each round, relative to the middle round.
+
+    Args:
+        rounds: (rounds, subjects), ms. With fewer than `CROWD` subjects their common
+            level cannot be told from their own noise: all levels are 1 then.
+    """
+    if rounds.shape[1] < CROWD:
+        return np.ones(len(rounds))
+    usual = np.median(rounds, axis=0)
+    for _ in range(3):
+        found = np.median(rounds / usual, axis=1)
+        usual = np.median(rounds / found[:, None], axis=0)
+    return np.asarray(found / np.median(found))

@@ -11,12 +11,14 @@ from dpcompress.training.evaluate import (
 )
 from dpcompress.training.images import Split
 from dpcompress.training.loop import Epoch, fit
+from dpcompress.training.objective import Extension
 from dpcompress.training.recipe import Recipe
 from dpcompress.training.seeding import deterministic, seed_of, seeded
 
 __all__ = [
     "Data",
     "Epoch",
+    "Extension",
     "Metrics",
     "Recipe",
     "Split",

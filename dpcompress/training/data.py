@@ -27,6 +27,8 @@ from dpcompress.training.images import (
 from dpcompress.training.seeding import seed_of
 
 _MEMORY_BYTES = 1 << 30
+_SMALL = 64
+"""Pixels up to which an image is augmented as on CIFAR, and not as a photo."""
 _TEST_SHARE = 0.2
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -295,7 +297,9 @@ def _folder(folder: Path, geometry: Geometry, kind: str, norm: Norm) -> _Source:
         classes,
         make(train_folder, train_files, geometry),
         make(test_folder, test_files, geometry) if test_folder is not None else None,
-        "shift+flip" if small else "resized-crop+flip",
+        "shift+flip"
+        if max(geometry.height, geometry.width) <= 64
+        else "resized-crop+flip",
         norm,
     )
 

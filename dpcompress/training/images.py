@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as vision
@@ -19,7 +20,6 @@ from torchvision.transforms.v2 import functional as vision
 from dpcompress.errors import BadInput
 from dpcompress.training.seeding import seed_of, seeded
 
-Transform = Callable[[Tensor], Tensor]
 Augmentation = Literal["shift", "shift+flip", "resized-crop+flip"]
 
 
@@ -121,19 +121,11 @@ class Split:
         images: Tensor = next(iter(Batches(self, count).epoch()))[0]
         return images.clone()
 
-    def augmenter(self) -> Transform:
-        """A random transform of one raw image to (C, H, W); draws from torch's RNG."""
-        _, height, width = self.size
-        if self.augmentation == "resized-crop+flip":
-            crop = v2.RandomResizedCrop((height, width), antialias=True)
-            return v2.Compose([crop, v2.RandomHorizontalFlip()])
-        # 4 pixels at 32×32, as is usual on CIFAR.
-        shift = v2.RandomCrop(
-            (height, width), padding=[max(width // 8, 1), max(height // 8, 1)]
-        )
-        if self.augmentation == "shift":
-            return shift
-        return v2.Compose([shift, v2.RandomHorizontalFlip()])
+    def sample(self, count: int, seed: int) -> Split:
+        """`count` of the images (or all), drawn with `seed`, in the drawn order."""
+        generator = torch.Generator().manual_seed(seed_of(seed, "sample"))
+        drawn = torch.randperm(len(self), generator=generator)[:count]
+        return replace(self, indices=self.indices[drawn], labels=self.labels[drawn])
 
 
 class Batches:
@@ -141,8 +133,8 @@ class Batches:
     A split with fewer images than `size` is one batch.
 
     With `seed` the order is drawn anew for each epoch, incomplete batches are left out,
-    and with `augment` each image is transformed by its own generator, seeded by (seed,
-    epoch, index). Without `seed`: in order, unchanged, to the last image.
+    and with `augment` each image is transformed in a way that depends on (seed, epoch,
+    index) only. Without `seed`: in order, unchanged, to the last image.
 
     Raises (while iterating):
         BadInput: an unreadable image.
@@ -151,8 +143,8 @@ class Batches:
     def __init__(
         self, split: Split, size: int, *, seed: int | None = None, augment: bool = False
     ) -> None:
-        size = min(size, len(split))
-        self._view = _View(split, seed, split.augmenter() if augment else None)
+        self.size = size = min(size, len(split))
+        self._view = _View(split, seed, augment)
         self._order = _Order(len(split), seed)
         lazy = isinstance(split.images, OnDisk)
         self.loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
@@ -168,8 +160,10 @@ class Batches:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def epoch(self, number: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int = 0, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch, from the one after the first `skip`."""
         self._view.epoch = self._order.epoch = number
+        self._order.skip = skip * self.size
         for batch in self.loader:
             if isinstance(batch, BadInput):
                 raise batch
@@ -182,16 +176,18 @@ def _as_it_is(batch: Any) -> Any:
 
 class _Order(Sampler[int]):
     def __init__(self, length: int, seed: int | None) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+        self.length, self.seed = length, seed
+        self.epoch = self.skip = 0
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[int]:
         if self.seed is None:
-            return iter(range(self.length))
+            return iter(range(self.skip, self.length))
         generator = torch.Generator().manual_seed(seed_of(self.seed, "order", self.epoch))
-        return iter(torch.randperm(self.length, generator=generator).tolist())
+        order = torch.randperm(self.length, generator=generator)
+        return iter(order[self.skip :].tolist())
 
 
 class _View(Dataset[tuple[Tensor, Tensor]]):
@@ -201,22 +197,53 @@ class _View(Dataset[tuple[Tensor, Tensor]]):
     traceback.
     """
 
-    def __init__(self, split: Split, seed: int | None, augment: Transform | None) -> None:
-        self.split, self.seed, self.augment, self.epoch = split, seed, augment, 0
+    def __init__(self, split: Split, seed: int | None, augment: bool) -> None:
+        self.split, self.seed, self.epoch = split, seed, 0
+        self.how = split.augmentation if augment else None
+        self._drawn: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitems__(self, batch: list[int]) -> tuple[Tensor, Tensor] | BadInput:
+        images, indices = self.split.images, self.split.indices[batch].tolist()
         try:
-            pixels = torch.stack([self._image(i) for i in batch])
+            if self.how == "resized-crop+flip":
+                pixels = torch.stack([self._cropped(i) for i in indices])
+            else:
+                pixels = torch.stack([images.fitted(i) for i in indices])
         except BadInput as error:
             return error
+        if self.how in ("shift", "shift+flip"):
+            pixels = self._shifted(pixels, batch)
         return self.split.normalise(pixels), self.split.labels[batch]
 
-    def _image(self, position: int) -> Tensor:
-        index = int(self.split.indices[position])
-        if self.augment is None:
-            return self.split.images.fitted(index)
+    def _cropped(self, index: int) -> Tensor:
+        """The usual augmentation of photos."""
+        crop = v2.RandomResizedCrop(self.split.size[1:], antialias=True)
         with seeded(self.seed, "image", self.epoch, index):
-            return self.augment(self.split.images.raw(index))
+            image = v2.RandomHorizontalFlip()(crop(self.split.images.raw(index)))
+        assert isinstance(image, Tensor)
+        return image
+
+    def _shifted(self, pixels: Tensor, batch: list[int]) -> Tensor:
+        """The usual augmentation of small images, for a batch at once: one by one it
+        would take longer than a training step on a GPU."""
+        _, height, width = self.split.size
+        # 4 pixels at 32×32, as is usual on CIFAR.
+        most = torch.tensor([max(height // 8, 1), max(width // 8, 1), 0])
+        if self._drawn is None or self._drawn[0] != self.epoch:
+            generator = torch.Generator()
+            generator.manual_seed(seed_of(self.seed, "shift", self.epoch))
+            self._drawn = self.epoch, torch.rand(len(self), 3, generator=generator)
+        drawn = self._drawn[1][batch]
+        down, right, _ = (drawn * (2 * most + 1)).long().unbind(1)
+        rows = down[:, None] + torch.arange(height)
+        columns = right[:, None] + torch.arange(width)
+        if self.how == "shift+flip":
+            columns = torch.where(drawn[:, 2:] < 0.5, columns, columns.flip(1))
+        top, left, _ = most.tolist()
+        padded = F.pad(pixels, (left, left, top, top))
+        number = torch.arange(len(batch))[:, None, None]
+        picked = padded[number, :, rows[:, :, None], columns[:, None, :]]
+        return picked.permute(0, 3, 1, 2)

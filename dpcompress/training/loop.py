@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,19 +15,20 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dpcompress.errors import TrainingDiverged, UsageError
-from dpcompress.files import digest
+from dpcompress.files import digest, write_text
 from dpcompress.progress import Progress, silent
 from dpcompress.training.checkpoint import load_checkpoint, save_checkpoint, state_digest
 from dpcompress.training.data import Data
 from dpcompress.training.evaluate import check_classes, evaluate
 from dpcompress.training.images import Batches
+from dpcompress.training.objective import Extension, objective
 from dpcompress.training.recipe import Recipe
 from dpcompress.training.seeding import deterministic, seed_of
 
 _CHECK_EVERY = 20
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -45,121 +49,226 @@ def fit(
     recipe: Recipe,
     *,
     teacher: nn.Module | None = None,
+    extension: Extension | None = None,
     checkpoint: Path | None = None,
+    checkpoint_seconds: float = 120.0,
+    log: Path | None = None,
     validate: bool = True,
     progress: Progress = silent,
 ) -> list[Epoch]:
     """Train `model` in place on data.train; returns one Epoch per pass over the data.
 
-    Data order, augmentation and dropout of an epoch depend on (recipe.seed, epoch) only.
-    With `checkpoint`, every epoch ends by writing weights, momenta and history to that
-    file; a later call with the same model, data, recipe and teacher goes on from there,
-    on as many threads as the first, and any other call starts anew. Runs on whatever
-    accelerate finds; `recipe.batch_size` is the batch of all processes together.
+    Data order and augmentation depend on (recipe.seed, epoch) only, dropout on
+    (recipe.seed, step). A later call with the same model, data, recipe, teacher,
+    extension and `checkpoint` goes on from that file, on as many threads as the first,
+    and any other call starts anew. Runs on whatever accelerate finds; under `accelerate
+    launch` in every process, and `recipe.batch_size` is the batch of all together.
 
     Args:
         teacher: network whose logits are followed (recipe.distill_weight), put into
             eval mode; None for no distillation.
+        extension: schedules and loss terms of a method of its own.
+        checkpoint: file for weights, momenta and progress, written after every epoch and
+            whenever `checkpoint_seconds` have passed.
+        log: CSV of the history, written after every epoch.
         validate: evaluate on data.heldout after every epoch.
         progress: called after every step.
 
     Raises:
-        UsageError: nothing in `model` is trainable.
+        UsageError: nothing in `model` is trainable, or a batch cannot be shared evenly by
+            the processes.
         BadInput: classes that do not match, an unreadable image, a damaged checkpoint.
         TrainingDiverged: the loss is not finite; the model has its last good weights.
     """
+    extension = extension or Extension()
     identity = {
+        "extension": extension.identity,
         "recipe": recipe.model_dump(),
         "data": data.digest,
         "model": state_digest(model) if checkpoint else "",
         "teacher": state_digest(teacher) if checkpoint and teacher else "",
     }
     saved = _saved(checkpoint, digest(identity))
-    threads = saved[1]["threads"] if saved else None
-    batches = Batches(
-        data.train, recipe.batch_size, seed=recipe.seed, augment=recipe.augment
-    )
-    total = recipe.steps or recipe.epochs * len(batches)
-    with deterministic(threads) as threads, torch.random.fork_rng(), _fast_layout(model):
-        accelerator = Accelerator(
+    networks = (model, teacher) if teacher is not None else (model,)
+    with (
+        deterministic(saved[1]["threads"] if saved else None) as threads,
+        torch.random.fork_rng(),
+        _fast_layout(*networks),
+    ):
+        run = _Run(model, data, recipe, teacher, extension)
+        run.notes = {"identity": digest(identity), "threads": threads}
+        run.checkpoint, run.checkpoint_seconds = checkpoint, checkpoint_seconds
+        if saved:
+            run.restore(*saved)
+        if run.step == run.total:
+            extension.on_step(1.0)
+        while run.step < run.total:
+            run.epoch(progress, validate)
+            if log is not None and run.accelerator.is_main_process:
+                _write_log(log, run.history)
+    return run.history
+
+
+class _Run:
+    """The state of one `fit`: what a checkpoint keeps, and what it is made from."""
+
+    notes: dict[str, Any]
+    checkpoint: Path | None
+    checkpoint_seconds: float
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        recipe: Recipe,
+        teacher: nn.Module | None,
+        extension: Extension,
+    ) -> None:
+        self.model, self.data, self.recipe = model, data, recipe
+        self.extension = extension
+        self.accelerator = Accelerator(
             dataloader_config=DataLoaderConfiguration(split_batches=True)
         )
-        sgd = _optimizer(model, recipe)
-        if teacher is not None:
-            teacher = teacher.eval().to(accelerator.device)
-        history: list[Epoch] = []
-        if saved:
-            history = [Epoch(**line) for line in saved[1]["history"]]
-            _restore(model, sgd, saved[0])
-        runner, _, batches.loader = accelerator.prepare(model, sgd, batches.loader)
-        step = history[-1].steps if history else 0
-        while step < total:
-            number = len(history)
-            good = {name: value.clone() for name, value in model.state_dict().items()}
-            torch.manual_seed(
-                seed_of(recipe.seed, "epoch", number, accelerator.process_index)
+        self.device = self.accelerator.device
+        self.batches = Batches(
+            data.train, recipe.batch_size, seed=recipe.seed, augment=recipe.augment
+        )
+        processes = self.accelerator.num_processes
+        if self.batches.size % processes:
+            raise UsageError(
+                f"A batch of {self.batches.size} images cannot be shared evenly by "
+                f"{processes} processes.",
+                f"Choose a batch size that is a multiple of {processes}, and no larger "
+                "than the training set.",
             )
-            runner.train()
-            first, losses = step, torch.zeros((), device=accelerator.device)
-            for images, labels in batches.epoch(number):
-                for group in sgd.param_groups:
-                    group["lr"] = recipe.lr_at(step, total)
-                logits = runner(images)
-                if step == 0:
-                    check_classes(logits, len(data.classes), exactly=True)
-                loss = _loss(logits, labels, recipe, teacher, images)
-                accelerator.backward(loss)
-                if recipe.grad_clip is not None:
-                    accelerator.clip_grad_norm_(runner.parameters(), recipe.grad_clip)
-                sgd.step()
-                sgd.zero_grad()
-                losses += loss.detach()
-                step += 1
-                done = step == total or step - first == len(batches)
-                if (done or step % _CHECK_EVERY == 0) and not isfinite(losses.item()):
-                    model.load_state_dict(good)
-                    raise _diverged(recipe, number, checkpoint)
-                progress(step, total, f"epoch {number + 1}")
-                if done:
-                    break
-            mean_loss = (accelerator.reduce(losses, "mean") / (step - first)).item()
-            metrics = evaluate(model, data.heldout) if validate else None
-            history.append(
-                Epoch(
-                    number + 1,
-                    step,
-                    mean_loss,
-                    metrics.accuracy if metrics else None,
-                    metrics.loss if metrics else None,
-                )
-            )
-            if checkpoint and accelerator.is_main_process:
-                notes = {
-                    "identity": digest(identity),
-                    "threads": threads,
-                    "history": [asdict(line) for line in history],
-                }
-                save_checkpoint(checkpoint, _tensors(model, sgd), notes)
-            accelerator.wait_for_everyone()
-    return history
+        self.total = recipe.steps or recipe.epochs * len(self.batches)
+        self.sgd = _optimizer(model, recipe)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=recipe.precision == "fp16"
+        )
+        self.teacher = teacher.eval().to(self.device) if teacher is not None else None
+        self.runner, _, self.batches.loader = self.accelerator.prepare(
+            model, self.sgd, self.batches.loader
+        )
+        if recipe.compile:
+            self.runner = torch.compile(self.runner)
+        self.history: list[Epoch] = []
+        self.step = 0
+        self.losses = torch.zeros((), device=self.device)
+        self._keep()
+
+    def epoch(self, progress: Progress, validate: bool) -> None:
+        """From `self.step`, which may lie inside an epoch, to that epoch's end."""
+        number = len(self.history)
+        first = self.history[-1].steps if self.history else 0
+        last = min(first + len(self.batches), self.total)
+        self.runner.train()
+        for images, labels in self.batches.epoch(number, skip=self.step - first):
+            self._step(images, labels)
+            if self.step % _CHECK_EVERY == 0 or self.step == last:
+                self._require_finite()
+            progress(self.step, self.total, f"epoch {number + 1}")
+            if self.step == last:
+                break
+            if time.monotonic() - self.kept_at >= self.checkpoint_seconds:
+                self._save()
+        if self.step == self.total:
+            self.extension.on_step(1.0)
+        loss = self.accelerator.reduce(self.losses, "mean") / (last - first)
+        found = evaluate(self.model, self.data.heldout) if validate else None
+        accuracy, heldout_loss = (found.accuracy, found.loss) if found else (None, None)
+        self.history.append(Epoch(number + 1, last, loss.item(), accuracy, heldout_loss))
+        self.losses.zero_()
+        self._save()
+        self.accelerator.wait_for_everyone()
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        recipe = self.recipe
+        torch.manual_seed(
+            seed_of(recipe.seed, "step", self.step, self.accelerator.process_index)
+        )
+        for group in self.sgd.param_groups:
+            group["lr"] = recipe.lr_at(self.step, self.total)
+        self.extension.on_step(self.step / self.total)
+        dtype = _DTYPES[recipe.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            logits = self.runner(images)
+            if self.step == 0:
+                check_classes(logits, len(self.data.classes), exactly=True)
+            loss = objective(images, labels, logits, recipe, self.teacher, self.extension)
+        self.accelerator.backward(self.scaler.scale(loss))
+        self.scaler.unscale_(self.sgd)
+        if recipe.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
+        self.scaler.step(self.sgd)
+        self.scaler.update()
+        self.sgd.zero_grad()
+        self.losses += loss.detach()
+        self.step += 1
+
+    def _require_finite(self) -> None:
+        good = isfinite(self.losses.item())
+        if good and all(p.isfinite().all() for p in self.model.parameters()):
+            return
+        self.model.load_state_dict(self.good)
+        kept = f"; {self.checkpoint} holds the last good weights"
+        raise TrainingDiverged(
+            f"The training loss is not finite in epoch {len(self.history) + 1}"
+            f"{kept if self.checkpoint and self.checkpoint.exists() else ''}.",
+            f"Lower the learning rate (now {self.recipe.lr:g}), warm up longer "
+            f"(now {self.recipe.warmup:g}) or clip the gradient.",
+        )
+
+    def _keep(self) -> None:
+        state = self.model.state_dict()
+        self.good = {name: value.clone() for name, value in state.items()}
+        self.kept_at = time.monotonic()
+
+    def _save(self) -> None:
+        self._require_finite()
+        self._keep()
+        if self.checkpoint is None or not self.accelerator.is_main_process:
+            return
+        momentum = {
+            name: self.sgd.state[parameter]["momentum_buffer"]
+            for name, parameter in self.model.named_parameters()
+            if self.sgd.state.get(parameter, {}).get("momentum_buffer") is not None
+        }
+        notes = {
+            **self.notes,
+            "step": self.step,
+            "scaler": self.scaler.state_dict(),
+            "history": [asdict(line) for line in self.history],
+        }
+        groups = {
+            "model": self.model.state_dict(),
+            "momentum": momentum,
+            "sums": {"losses": self.losses},
+        }
+        save_checkpoint(self.checkpoint, groups, notes)
+
+    def restore(
+        self, groups: dict[str, dict[str, Tensor]], notes: dict[str, Any]
+    ) -> None:
+        self.model.load_state_dict(groups["model"])
+        parameters = dict(self.model.named_parameters())
+        for name, value in groups.get("momentum", {}).items():
+            buffer = torch.empty_like(parameters[name])
+            state = self.sgd.state[parameters[name]]
+            state["momentum_buffer"] = buffer.copy_(value)
+        self.losses.copy_(groups["sums"]["losses"])
+        self.scaler.load_state_dict(notes["scaler"])
+        self.history = [Epoch(**line) for line in notes["history"]]
+        self.step = notes["step"]
+        self._keep()
 
 
-def _loss(
-    logits: Tensor,
-    labels: Tensor,
-    recipe: Recipe,
-    teacher: nn.Module | None,
-    images: Tensor,
-) -> Tensor:
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    if teacher is None or recipe.distill_weight == 0:
-        return loss
-    with torch.no_grad():
-        target = F.log_softmax(teacher(images) / recipe.distill_temperature, 1)
-    ours = F.log_softmax(logits / recipe.distill_temperature, 1)
-    divergence = F.kl_div(ours, target, reduction="batchmean", log_target=True)
-    share = recipe.distill_weight
-    return (1 - share) * loss + share * recipe.distill_temperature**2 * divergence
+def _write_log(path: Path, history: list[Epoch]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Epoch))
+    writer.writerows(map(astuple, history))
+    write_text(path, text.getvalue())
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
@@ -184,13 +293,15 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 @contextmanager
-def _fast_layout(model: nn.Module) -> Iterator[None]:
+def _fast_layout(*networks: nn.Module) -> Iterator[None]:
     """Channels last inside: about twice as fast on a CPU, and what GPUs like."""
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         yield
     finally:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        for network in networks:
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 Saved = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
@@ -201,31 +312,3 @@ def _saved(checkpoint: Path | None, identity: str) -> Saved | None:
         return None
     groups, notes = load_checkpoint(checkpoint)
     return (groups, notes) if notes.get("identity") == identity else None
-
-
-def _tensors(model: nn.Module, sgd: torch.optim.SGD) -> dict[str, dict[str, Tensor]]:
-    momentum = {
-        name: sgd.state[parameter]["momentum_buffer"]
-        for name, parameter in model.named_parameters()
-        if sgd.state.get(parameter, {}).get("momentum_buffer") is not None
-    }
-    return {"model": model.state_dict(), "momentum": momentum}
-
-
-def _restore(
-    model: nn.Module, sgd: torch.optim.SGD, groups: dict[str, dict[str, Tensor]]
-) -> None:
-    model.load_state_dict(groups["model"])
-    parameters = dict(model.named_parameters())
-    for name, value in groups.get("momentum", {}).items():
-        buffer = torch.empty_like(parameters[name])
-        sgd.state[parameters[name]]["momentum_buffer"] = buffer.copy_(value)
-
-
-def _diverged(recipe: Recipe, epoch: int, checkpoint: Path | None) -> TrainingDiverged:
-    kept = f"; {checkpoint} holds the last good epoch" if checkpoint and epoch else ""
-    return TrainingDiverged(
-        f"The training loss is not finite in epoch {epoch + 1}{kept}.",
-        f"Lower the learning rate (now {recipe.lr:g}), warm up longer "
-        f"(now {recipe.warmup:g}) or clip the gradient.",
-    )

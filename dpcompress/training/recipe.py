@@ -22,7 +22,10 @@ class Recipe(BaseModel):
     distill_weight: share w of the loss (1 − w)·CE + w·T²·KL(teacher ‖ student), with
         both softened by the temperature T; used where a teacher is given.
     grad_clip: largest norm of the whole gradient, or None.
-    augment: random shifted crops, and flips where the data allows them.
+    augment: random crops, and flips where the data allows them.
+    precision: of the forward and backward pass; weights stay fp32. "bf16" and "fp16" use
+        autocast, "fp16" with scaled gradients.
+    compile: run the network through torch.compile; pays off in runs of many minutes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +44,8 @@ class Recipe(BaseModel):
     distill_temperature: Positive = 2.0
     grad_clip: Positive | None = 5.0
     augment: bool = True
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
     seed: int = 0
 
     @model_validator(mode="after")

@@ -32,11 +32,8 @@ def main() -> None:
         result = compress(
             EXAMPLE.seeded(seed), arguments.runs / f"seed{seed}", progress_bar
         )
-        predicted, measured = (
-            result.compressed.predicted_ms,
-            result.compressed.measured.median_ms,
-        )
-        assert predicted is not None
+        predicted, error = result.predicted_now_ms, result.prediction_error
+        assert predicted is not None and error is not None and result.loop is not None
         rows.append(
             {
                 "seed": seed,
@@ -45,9 +42,10 @@ def main() -> None:
                 "accuracy": round(result.compressed.accuracy, 4),
                 "original_ms": round(result.original.measured.median_ms, 3),
                 "predicted_ms": round(predicted, 3),
-                "measured_ms": round(measured, 3),
+                "measured_ms": round(result.compressed.measured.median_ms, 3),
                 "spread_ms": round(result.compressed.measured.spread_ms, 3),
-                "prediction_error": round(predicted / measured - 1, 4),
+                "prediction_error": round(error, 4),
+                "networks_measured": len(result.loop.trials),
                 "speedup": round(result.speedup.median, 3),
                 "speedup_low": round(result.speedup.low, 3),
                 "speedup_high": round(result.speedup.high, 3),

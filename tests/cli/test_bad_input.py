@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -209,6 +210,20 @@ def test_truncated_files(run: Run, here: Path):
     assert not list(here.glob("new.*"))
 
 
+@pytest.mark.slow
+def test_engines_and_what_was_measured(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    profile = ("profile", "net.py:net", "--input", "3x8x8", "-o", "T.csv")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    refused(run(*profile, "--engine", "openvino"), 5, "pip install", "openvino")
+    refused(run(*profile, "--precision", "int3"), 5, "int3")
+    refused(run(*profile, "--store", "photos/red/0.png"), 4, "photos/red/0.png")
+    refused(run(*profile, "--results", "plan.json"), 4, "plan.json, line 1")
+    refused(run(*profile, "--results", "absent.jsonl"), 4, "absent.jsonl")
+    assert not list(here.glob("T.*"))
+
+
 def test_a_budget_that_cannot_be_met(run: Run, here: Path):
     solve = ("solve", "--latency", "latency.csv", "--importance", "importance.csv")
     refused(run(*solve, "--budget", "1%", "-o", "p.json"), 3, "least possible latency")
@@ -261,6 +276,25 @@ def test_an_infeasible_run_keeps_its_tables_for_another_budget(run: Run, here: P
         cut(here / "run" / name)
         refused(run("compress", "-o", "run"), 4, f"run/{name}")
         (here / "run" / name).write_bytes(whole)
+
+
+def test_shrink_and_expand(run: Run, here: Path):
+    known = ("net.py:net", "--weights", "trained.safetensors", "--data", "photos")
+    shrink = ("shrink", *known, "--input", "3x8x8", "--threads", 1, "-o", "run")
+    for keep in (0, 3):
+        refused(run(*shrink, "--keep", keep), 2, f"{keep} of 2 masks", "Keep 1 to 2.")
+    refused(run(*shrink, "--keep", 1, "--by", "block"), 4, "no residual blocks", "--by")
+    refused(run(*shrink, "--keep", 1, "--by", "layer"), 2, "activation or block")
+    done = run(*shrink, "--keep", 1, "--latency", "other_latency.csv")
+    refused(done, 4, "other_latency.csv", "0123456789abcdef", "Make it again")
+    refused(run(*shrink), 2, "needs --data and --keep")
+    refused(run("shrink", "-o", "run"), 2, "run holds no run")
+    refused(run("shrink", "--keep", 1, "-o", "run"), 2, "--keep without a MODEL")
+    assert not (here / "run").exists()
+
+    expand = ("expand", *known, "--input", "3x8x8", "-o", "new.safetensors")
+    refused(run(*expand, "--convs", "9"), 2, "9 cannot be expanded", "Those that can: 0,")
+    assert not (here / "new.safetensors").exists()
 
 
 def test_outputs_that_cannot_be_written(run: Run, here: Path):

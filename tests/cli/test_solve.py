@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from dpcompress.blueprint import Plan
 from dpcompress.cli.solve import numbers, ranges
 from dpcompress.errors import UsageError
+from dpcompress.tables import ImportanceTable, LatencyTable
 from experiments.solver.synthetic import chain
 
 
@@ -90,3 +92,45 @@ def test_numbers() -> None:
     for text in ("a", "3-", "-3", "7-5", "1-2-3", "٣"):
         with pytest.raises(UsageError):
             ranges(text)
+
+
+@pytest.mark.slow
+def test_measured_plans(
+    run: Callable[..., Any], net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every activation is worth 1, so the best plan keeps all that fits."""
+    monkeypatch.setenv("DPCOMPRESS_STORE", str(tmp_path / "kept.sqlite"))
+    latency, importance = tmp_path / "T.csv", tmp_path / "I.csv"
+    made = run(
+        *("profile", net, "--input", "3x32x32", "--model-args", "width=16"),
+        *("--batch", 8, "--threads", 1, "-o", latency),
+    )
+    assert made.code == 0
+    times = LatencyTable.read(latency)
+    spans = sorted(set(zip(times.frame["start"], times.frame["stop"], strict=True)))
+    scores = pd.DataFrame(spans, columns=["start", "stop"])
+    worth = 1.0 + scores["start"] - scores["stop"]
+    scores = scores.assign(act_start=1, act_stop=1, importance=worth)
+    header = {"blueprint": times.blueprint, "input": "3x32x32"}
+    ImportanceTable(scores, header).write(importance)
+
+    def solve(*asked: object) -> Any:
+        plan = ("-o", tmp_path / "p.json", "--model-args", "width=16")
+        tables = ("--latency", latency, "--importance", importance)
+        return run("solve", *tables, *plan, "--measure", net, *asked)
+
+    done = solve("--budget", "300%", "--json")
+    assert done.code == 0 and done.json["loop"]["settled"]
+    plan = Plan.from_json((tmp_path / "p.json").read_bytes())
+    assert len(plan.spans) == 3 and len(done.json["loop"]["trials"]) == 1
+    # The original beside itself takes what the table says.
+    assert plan.latency_ms == pytest.approx(times.e2e_ms, rel=0.15)
+    assert plan.latency_ms == done.json["loop"]["measured_ms"] < plan.budget_ms
+    again = solve("--budget", "300%")
+    assert "1 planned network measured" in again.out
+    assert Plan.from_json((tmp_path / "p.json").read_bytes()) == plan
+
+    least = solve("--budget", "0.001ms")
+    assert least.code == 3 and "was measured to take" in least.err
+    for asked, code in ((["--explain", "--budget", "90%"], 2), ([], 2)):
+        assert solve(*asked).code == code

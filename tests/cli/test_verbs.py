@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from dpcompress.blueprint import Plan, keep_everything
+from dpcompress.blueprint import Limits, Plan, keep_everything
 from dpcompress.graph import trace
 from dpcompress.models import load_model, read_metadata, read_state_dict, save_weights
+from dpcompress.tables import LatencyTable
 
 
 @pytest.fixture
@@ -77,6 +78,21 @@ def test_merge_export_bench(run, net, files):
     assert [row["input"] for row in rows] == ["1x3x8x8"] * 2
     assert rows[0]["speedup"] == 1
     assert all(0 < row["median_ms"] <= row["p90_ms"] for row in rows)
+
+
+def test_limits_decide_what_is_a_candidate_and_travel_with_the_table(run, net, files):
+    def candidates(*limits):
+        facts = run("inspect", net, "--input", "3x8x8", *limits, "--json").json
+        return facts["spans_candidate"], facts["spans_legal"]
+
+    usual, legal = candidates()
+    fewer, same = candidates("--max-growth", 1)
+    assert fewer < usual and same == legal
+    table = files / "few.csv"
+    asked = ("--input", "3x8x8", "--max-growth", 1, "--threads", 1)
+    run("profile", net, *asked, "-o", table)
+    assert LatencyTable.read(table).limits == Limits(max_growth=1)
+    assert len(LatencyTable.read(table).frame) == fewer
 
 
 def test_export_refuses_weights_that_were_not_merged(run, net, files):

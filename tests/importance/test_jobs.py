@@ -13,7 +13,7 @@ from torch import nn
 from dpcompress.blueprint import Blueprint, Span
 from dpcompress.errors import BadInput
 from dpcompress.graph import trace
-from dpcompress.importance import Entry, Finetune, entries, score
+from dpcompress.importance import Entry, Finetune, Job, entries, score
 from dpcompress.importance.journal import Journal
 from dpcompress.models import load_model
 from dpcompress.tables import ImportanceTable
@@ -50,13 +50,14 @@ class Counting:
     """QUICK, and a list of what was asked of it."""
 
     asked: list[Entry | None]
-    identity = QUICK.identity
+    identity, metrics, free_activations = QUICK.identity, QUICK.metrics, True
+    jobs = QUICK.jobs
 
     def __call__(
-        self, model: nn.Module, blueprint: Blueprint, data: Data, entry: Entry | None
-    ) -> dict[str, float]:
-        self.asked.append(entry)
-        return QUICK(model, blueprint, data, entry)
+        self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
+    ) -> list[dict[str, float]]:
+        self.asked.extend(job)
+        return QUICK(model, blueprint, data, job)
 
 
 class Stop(Exception):
@@ -159,11 +160,11 @@ def test_table_does_not_depend_on_the_workers(tmp_path: Path) -> None:
 def test_estimate_depends_on_its_arguments_only(trained: Trained) -> None:
     before = state_digest(trained.model)
     ask = trained.model, trained.blueprint, trained.data
-    first = QUICK(*ask, Entry(1, 4, 1, 0))
+    first = QUICK(*ask, (Entry(1, 4, 1, 0),))
     torch.rand(3)
-    QUICK(*ask, Entry(0, 1, 1, 1))
-    assert QUICK(*ask, Entry(1, 4, 1, 0)) == first
-    assert QUICK(*ask, Entry(1, 4, 1, 1)) != first
+    QUICK(*ask, (Entry(0, 1, 1, 1),))
+    assert QUICK(*ask, (Entry(1, 4, 1, 0),)) == first
+    assert QUICK(*ask, (Entry(1, 4, 1, 1),)) != first
     assert state_digest(trained.model) == before and not trained.model.training
 
 

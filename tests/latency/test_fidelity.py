@@ -22,7 +22,7 @@ def test_tau_is_what_scipy_computes(pairs: list[tuple[int, int]]) -> None:
 
 def test_statistics_by_hand() -> None:
     runs = [(11.0, 10.0), (18.0, 20.0), (30.0, 30.0)]
-    found = Fidelity(tuple(CheckRun((0, 1), p, m, 0.1) for p, m in runs))
+    found = Fidelity(tuple(CheckRun((0, 1), p, p, m, 0.1) for p, m in runs))
     assert found.mean_error == pytest.approx(0.2 / 3)
     assert found.bias == pytest.approx(0)
     assert abs(found.worst.error) == pytest.approx(0.1)

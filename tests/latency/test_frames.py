@@ -1,48 +1,70 @@
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dpcompress.blueprint import Span, candidates
-from dpcompress.latency.frames import FrameCosts, frame_sources
-from dpcompress.latency.ops import TimedOp, span_op
-from tests.latency.networks import mobilenet_v2
+from dpcompress.latency.frames import (
+    MOST_COPIES,
+    READERS,
+    FrameCosts,
+    copies,
+    framed_graph,
+    frames_of,
+    label,
+)
+from dpcompress.latency.ops import Source, Step, TimedOp
+from dpcompress.latency.workload import span_ops
+from tests.latency.networks import mobilenet_v2, small_residual
 
-BLUEPRINT = mobilenet_v2(32)
-# Without residual adds around a span, each position's frame is met exactly twice.
-CHAIN = [
-    span_op(BLUEPRINT, candidates(BLUEPRINT)[Span(i, i + 1)], True) for i in range(5)
-]
-LABELS = {s.label: s for op in CHAIN for s in frame_sources(op)}
+OPS = {op.signature: op for op in span_ops(small_residual(size=64)).values()}
+TENSORS = {s.label: s for op in OPS.values() for s in (*op.sources, Source(op.shape))}
+SETS = {label(s): s for op in OPS.values() for s, readers in frames_of(op)}
 
-
-def framed_ms(op: TimedOp, own_ms: float, call: float, made: dict, read: dict) -> float:
-    """What a frame would show if an op, a call, producers and consumers just added up."""
-    producers = sum(made[s.label] for s in op.sources if not s.raw)
-    consumer = read["x".join(map(str, op.shape))]
-    return own_ms + call + producers + consumer
-
-
-costs = st.fixed_dictionaries({label: st.floats(0.01, 2) for label in LABELS})
-
-
-own_times = st.lists(st.floats(0.1, 5), min_size=5, max_size=5)
+costs = st.fixed_dictionaries({name: st.floats(0.01, 2) for name in TENSORS})
+own_times = st.fixed_dictionaries({name: st.floats(0.001, 5) for name in OPS})
 
 
-@given(costs, costs, costs, st.floats(0.001, 0.1), own_times)
+@given(costs, costs, st.floats(0.001, 0.5), own_times, st.sampled_from((1, 8)))
 def test_frames_come_off_exactly(
-    made: dict, read: dict, second: dict, call: float, own: list[float]
+    made: dict, read: dict, call: float, own: dict, batch: int
 ) -> None:
-    """Each op's own time comes out; and where a second consumer costs something else
-    than the first, single ops are off but the sum along the chain is not, except for
-    the last consumer."""
-    once = {k: call + made[k] + read[k] for k in LABELS}
-    honest = FrameCosts(call, once, {k: once[k] + read[k] for k in LABELS})
-    skewed = FrameCosts(call, once, {k: once[k] + second[k] for k in LABELS})
-    times = [
-        framed_ms(op, ms, call, made, read) for op, ms in zip(CHAIN, own, strict=True)
-    ]
-    for op, time, ms in zip(CHAIN, times, own, strict=True):
-        assert time - honest.of(op) == pytest.approx(ms, abs=1e-9)
-    total = sum(time - skewed.of(op) for op, time in zip(CHAIN, times, strict=True))
-    last = "x".join(map(str, CHAIN[-1].shape))
-    assert total - (read[last] - second[last]) == pytest.approx(sum(own), abs=1e-9)
+    """If a call, producers, consumers and copies of an op just add up, the op's own time
+    comes out, however many tensors it reads."""
+
+    def frame_ms(sources: tuple[Source, ...], readers: int) -> float:
+        each = (made[s.label] + readers * read[s.label] for s in sources)
+        return call + sum(each)
+
+    once = {name: frame_ms(sources, 1) for name, sources in SETS.items()}
+    many = {name: frame_ms((source,), READERS) for name, source in TENSORS.items()}
+    frames = FrameCosts(once, many)
+    for name, op in OPS.items():
+        count = copies(op, batch)
+        output = read[Source(op.shape).label]
+        produced = sum(made[source.label] for source in op.sources)
+        timed_ms = call + produced + count * (own[name] + output)
+        found_ms = (timed_ms - frames.of(op, batch)) / count
+        assert found_ms == pytest.approx(own[name], abs=1e-9)
+
+
+def test_cheap_ops_stand_in_their_frame_several_times() -> None:
+    blueprint = mobilenet_v2()
+    ops = span_ops(blueprint)
+    stem, cheap = (ops[Span(i, i + 1), None] for i in (0, 22))
+    assert copies(stem, 1) < 3 < copies(cheap, 1) <= MOST_COPIES
+    assert copies(cheap, 32) < copies(cheap, 1)  # the call weighs less
+    model = onnx.load_from_string(framed_graph(cheap, 1))
+    heavy = [n for n in model.graph.node if n.op_type == "Conv" and n.attribute]
+    assert len(heavy) == copies(cheap, 1) + 1
+    assert len(model.graph.output) == copies(cheap, 1)
+
+
+def test_what_engines_could_share_is_not_copied() -> None:
+    """Copies of a step without weights that reads a source only would be merged."""
+    shape = (8, 8, 8)
+    merged = candidates(small_residual())[Span(0, 1)].conv
+    conv = Step("conv", (0,), shape, conv=merged)
+    act = Step("act", (0,), shape, act="relu")
+    assert copies(TimedOp((Source(shape),), (conv,)), 1) > 1
+    assert copies(TimedOp((Source(shape),), (act, conv)), 1) == 1

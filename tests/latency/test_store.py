@@ -147,3 +147,16 @@ def test_the_default_store_is_the_users(
     assert default_path() == tmp_path / "dpcompress" / "measurements.sqlite"
     monkeypatch.setenv("DPCOMPRESS_STORE", str(tmp_path / "mine"))
     assert default_path() == tmp_path / "mine"
+
+
+def test_windows_stay_until_their_measurement_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "times.sqlite"
+    with Store(path) as store:
+        store.keep({"conv": [1.0, 1.5], "pool": [3.0]}, ENGINE, 1)
+        store.keep({"conv": [1.25]}, ENGINE, 1)
+    with Store(path) as store:
+        assert store.windows("conv", ENGINE, 1) == [1.0, 1.5, 1.25]
+        assert store.windows("conv", ENGINE, 2) == []
+        store.put("conv", ENGINE, 1, TIME)
+        assert store.windows("conv", ENGINE, 1) == []
+        assert store.windows("pool", ENGINE, 1) == [3.0]

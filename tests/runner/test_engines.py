@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
@@ -7,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dpcompress.errors import BadInput, EngineUnavailable, UsageError
-from dpcompress.runner import ENGINES, Engine, open_engine
+from dpcompress.latency import ENGINES, open_engine
+from dpcompress.runner import Engine
 
 WEIGHT = np.random.default_rng(0).standard_normal((5, 3, 1, 1)).astype(np.float32)
 
@@ -60,6 +62,18 @@ def test_identity_says_what_a_time_depends_on(engine: Engine) -> None:
     assert {"engine", "engine_version", "device", "precision", "threads"} <= set(identity)
     assert all(isinstance(value, str) and value for value in identity.values())
     assert identity["threads"] == "1"
+
+
+def test_a_device_that_is_lost_is_said(engine: Engine) -> None:
+    session = engine.load(pointwise(2))
+    inner = {"onnxruntime": "_session", "openvino": "_request", "torch": "_network"}
+    if engine.name not in inner:
+        pytest.skip("no way to lose it on purpose")
+    lost = MagicMock(side_effect=RuntimeError("device lost\nat line 3"))
+    lost.run_with_iobinding = lost.start_async = lost
+    setattr(session, inner[engine.name], lost)
+    with pytest.raises(EngineUnavailable, match="stopped working: device lost[.] Check"):
+        session.run_many(1)
 
 
 def test_rejects_garbage_and_open_shapes(engine: Engine) -> None:

@@ -1,7 +1,7 @@
 """The sampling in worlds whose clock is ours, so that the right answer is known."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,8 +67,8 @@ def test_exact_in_a_calm_world() -> None:
 
 
 def test_slow_stretches_are_told_by_the_anchor() -> None:
-    """A fifth of the time the whole machine runs at two thirds of its speed."""
-    world = World(lambda now: 1.5 if now % 0.25 < 0.05 else 1.0)
+    """A fifth of the time the whole machine runs at a third of its speed."""
+    world = World(lambda now: 3.0 if now % 0.1 < 0.02 else 1.0)
     found = measure(
         [world.subject(f"op{i}", 0.5) for i in range(12)],
         anchor=world.subject("anchor", 0.5),
@@ -86,6 +86,60 @@ def test_noise_costs_rounds_up_to_the_ceiling() -> None:
     assert time.samples == 30
     assert time.spread_ms > 0.05
     assert time.error_ms > 0.01
+
+
+def test_what_slows_everything_is_taken_off() -> None:
+    """The machine swings between two speeds, 1.5 apart, for longer than a round takes:
+    medians of the raw windows would be as far apart as that."""
+    world = World(lambda now: 1.5 if now % 0.4 < 0.2 else 1.0)
+    names = [f"op{i}" for i in range(20)]
+    found = measure([world.subject(n, 0.2 + 0.01 * i) for i, n in enumerate(names)])
+    rates = [found[n].median_ms / (0.2 + 0.01 * i) for i, n in enumerate(names)]
+    assert max(rates) / min(rates) == pytest.approx(1, rel=0.02)
+    assert all(time.spread_ms < 0.02 * time.median_ms for time in found.values())
+
+
+def test_slow_subjects_are_timed_less_often_over_the_same_rounds() -> None:
+    rng = random.Random(0)
+    world = World(lambda now: rng.lognormvariate(0, 0.3))
+    sampling = Sampling(anchor_tolerance=float("inf"), max_seconds=0.4)
+    order: list[str] = []
+    times = {"slow": 40.0, "quick": 0.5}
+    subjects = [world.subject(name, ms) for name, ms in times.items()]
+    found = measure(
+        subjects, sampling, keep=lambda w: order.extend(w), done=lambda *_: None
+    )
+    assert found["quick"].samples > 300
+    assert 8 <= found["slow"].samples <= 15
+    turns = [i for i, name in enumerate(order) if name == "slow"]
+    assert turns[0] < len(order) / 4 and turns[-1] > len(order) / 2
+
+
+def test_a_later_call_goes_on_with_the_windows_of_an_earlier_one() -> None:
+    kept: dict[str, list[float]] = {}
+
+    class Killed(Exception):
+        pass
+
+    def keep(windows_ms: Mapping[str, Sequence[float]]) -> None:
+        for key, found in windows_ms.items():
+            kept.setdefault(key, []).extend(found)
+        if len(kept["op3"]) == 10:
+            raise Killed
+
+    world = World()
+    subjects = [world.subject(f"op{i}", 0.1 * (i + 1)) for i in range(8)]
+    with pytest.raises(Killed):
+        measure(subjects, keep=keep)
+    assert [len(windows_ms) for windows_ms in kept.values()] == [10] * 8
+    more: list[int] = []
+    found = measure(
+        subjects, earlier=kept, keep=lambda w: more.extend(map(len, w.values()))
+    )
+    assert sum(more) == 8 * (Sampling().min_rounds - 10)
+    for i, time in enumerate(found.values()):
+        assert time.samples == Sampling().min_rounds
+        assert time.median_ms == pytest.approx(0.1 * (i + 1))
 
 
 def test_groups_bound_the_memory() -> None:
@@ -119,3 +173,23 @@ def test_ratio_cancels_the_drift_that_both_share() -> None:
     assert faster.low <= faster.median <= faster.high
     assert faster.spread < 0.05
     assert len(times["a"].windows_ms) == len(times["b"].windows_ms)
+
+
+def test_sessions_take_turns_because_each_has_a_speed_of_its_own() -> None:
+    world, speeds = World(), iter([10.0, 14.0, 11.0, 20.0, 20.0, 20.0])
+    subjects = [Subject(name, lambda: Timed(world, next(speeds))) for name in ("a", "b")]
+    times = compare(subjects)
+    assert sorted({*times["a"].windows_ms}) == pytest.approx([10, 11, 14])
+    assert times["a"].median_ms == pytest.approx(11)
+    assert times["b"].spread_ms == pytest.approx(0)
+
+
+def test_what_slows_a_whole_round_is_taken_off() -> None:
+    rng = random.Random(1)
+    world = World(lambda now: 1.0 + 0.6 * (int(now / 0.3) % 2) + rng.uniform(0, 0.01))
+    subjects = [world.subject(f"net{i}", 5.0 + i) for i in range(8)]
+    times = compare(subjects)
+    rates = [time.median_ms / (5.0 + i) for i, time in enumerate(times.values())]
+    assert max(rates) / min(rates) < 1.02
+    few = compare(subjects[:2])
+    assert few["net0"].spread_ms > 10 * times["net0"].spread_ms

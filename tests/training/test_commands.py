@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from dpcompress.blueprint import Span
 from dpcompress.cli.main import app
-from dpcompress.errors import BadInput
+from dpcompress.errors import BadInput, UsageError
 from dpcompress.graph import linearize, merge, trace
 from dpcompress.importance import Entry, plan_of
 from dpcompress.models import load_model, load_weights, save_weights
@@ -91,3 +91,36 @@ def test_untrained_networks_are_refused(trained: list[str], tmp_path: Path) -> N
     with pytest.raises(BadInput, match="near chance"):
         call("score", *without_weights, "-o", tmp_path / "I.csv")
     assert not list(tmp_path.iterdir())
+
+
+def test_finetuned_in_merged_form_is_what_export_takes(
+    trained: list[str], tmp_path: Path
+) -> None:
+    blueprint = trace(load_model(trained[0]), (3, 8, 8))
+    plan, output = tmp_path / "plan.json", tmp_path / "ft.safetensors"
+    plan.write_text(plan_of(blueprint, Entry(0, 2, 1, 1)).to_json())
+    facts = call("finetune", *trained, "--plan", plan, "--form", "merged",
+                 "--epochs", 1, "--lr", 0.01, "-o", output)  # fmt: skip
+    assert facts["finetuned"]["accuracy"] > 0.5  # type: ignore[index]
+    done = call("export", trained[0], "--plan", plan, "--weights", output,
+                "-o", tmp_path / "merged.onnx")  # fmt: skip
+    assert done["check"]["max_error"] <= done["check"]["tolerance"]  # type: ignore[index]
+    with pytest.raises(UsageError, match="--form other"):
+        call("finetune", *trained, "--plan", plan, "--form", "other", "-o", output)
+
+
+def test_score_by_fitting(trained: list[str], tmp_path: Path) -> None:
+    arguments = ["score", *trained, "--estimator", "fit", "-o", tmp_path / "I.csv"]
+    facts = call(*arguments, "--images", 100, "--metric", "logits", "--workers", 1)
+    assert json.loads(facts["estimator"])["images"] == 100  # type: ignore[arg-type]
+    frame = ImportanceTable.read(tmp_path / "I.csv").frame
+    scored = frame[frame["via"] == -1]
+    assert (scored["importance"] == -scored["logits"]).all()
+    for wrong, message in (
+        (["--steps", 3], "estimator fit has no --steps"),
+        (["--estimator", "guess"], "no estimator guess"),
+        (["--estimator", "finetune", "--metric", "logits"], "finetune has no metric"),
+        (["--executor", "cloud"], "no executor cloud"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call(*arguments, *wrong)

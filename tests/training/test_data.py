@@ -1,9 +1,12 @@
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from dpcompress.errors import BadInput, UsageError
 from dpcompress.training import data as data_module
@@ -158,3 +161,42 @@ def test_fewer_images_than_a_batch_are_one_batch() -> None:
     data = load_data("digits", input_size=(3, 8, 8))
     batches = Batches(data.heldout, 512, seed=0)
     assert [len(labels) for _, labels in batches.epoch()] == [len(data.heldout)]
+
+
+def test_small_images_are_shifted_and_flipped_over_zeros(tmp_path: Path) -> None:
+    """Every augmented image is found among all shifts by up to 2 of 16 pixels and their
+    mirror images, and all kinds occur."""
+    write_images(tmp_path, {"a": 90, "b": 90}, size=16)
+    data = load_data(str(tmp_path), input_size=SIZE, mean=[0], std=[1])
+    plain = torch.cat([x for x, _ in Batches(data.train, 9).epoch()])
+    batches = Batches(data.train, len(data.train), seed=0, augment=True)
+    images, _ = next(iter(batches.epoch(2)))
+    order = list(batches._order)
+    padded, found = F.pad(plain[order], (2, 2, 2, 2)), []
+    for image, wide in zip(images, padded, strict=True):
+        ways = [
+            (down, right, flip)
+            for down, right, flip in product(range(5), range(5), (False, True))
+            for window in [wide[:, down : down + 16, right : right + 16]]
+            if torch.equal(image, window.flip(2) if flip else window)
+        ]
+        assert len(ways) == 1
+        found += ways
+    down, right, flip = map(Counter, zip(*found, strict=True))
+    assert len(down) == len(right) == 5 and min(*flip.values(), *down.values()) > 5
+
+
+def test_photos_are_cropped_and_resized(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 8, "b": 8}, size=80)
+    data = load_data(str(tmp_path), input_size=(3, 72, 72))
+    assert data.train.augmentation == "resized-crop+flip"
+    images, _ = next(iter(Batches(data.train, 4, seed=0, augment=True).epoch()))
+    assert images.shape == (4, 3, 72, 72)
+
+
+def test_an_epoch_goes_on_in_the_middle() -> None:
+    data = load_data("digits", input_size=(3, 8, 8))
+    batches = Batches(data.train, 100, seed=0, augment=True)
+    whole = [images for images, _ in batches.epoch(1)]
+    rest = [images for images, _ in batches.epoch(1, skip=7)]
+    assert len(rest) == 3 and all(map(torch.equal, rest, whole[7:]))

@@ -1,7 +1,10 @@
+import csv
 import multiprocessing
 import time
+from dataclasses import astuple
 from math import cos, pi
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch import nn
 from dpcompress.errors import BadInput, TrainingDiverged
 from dpcompress.files import replacing
 from dpcompress.training import (
+    Extension,
     Recipe,
     check_above_chance,
     deterministic,
@@ -56,9 +60,15 @@ def test_it_learns_and_leaves_global_state_alone() -> None:
     check_above_chance(metrics, 10)
 
 
-@pytest.mark.parametrize("step", [1, 8, 9, 23])
-def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, step: int) -> None:
-    """With teacher and dropout; the run is cut inside and at the end of epochs of 8."""
+@pytest.mark.parametrize(
+    ("step", "seconds", "kept"),
+    [(1, 1e9, None), (8, 1e9, None), (9, 1e9, 8), (2, 0, 1), (13, 0, 12), (23, 0, 22)],
+)
+def test_resumed_run_ends_with_the_same_bits(
+    tmp_path: Path, step: int, seconds: float, kept: int | None
+) -> None:
+    """With teacher and dropout; the run is cut inside and at the end of epochs of 8, with
+    a checkpoint after every epoch only, or after every step."""
     data, teacher = small_digits(), tiny(dropout=0)
     recipe = RECIPE.model_copy(update={"distill_weight": 0.5, "grad_clip": 1.0})
     whole = tiny()
@@ -66,8 +76,8 @@ def test_resumed_run_ends_with_the_same_bits(tmp_path: Path, step: int) -> None:
     path = tmp_path / "fit.checkpoint"
     with pytest.raises(Stop):
         fit(tiny(), data, recipe, teacher=teacher, checkpoint=path,
-            progress=interrupt_at(step))  # fmt: skip
-    assert path.exists() == (step > 8)
+            checkpoint_seconds=seconds, progress=interrupt_at(step))  # fmt: skip
+    assert (load_checkpoint(path)[1]["step"] if path.exists() else None) == kept
     resumed = tiny()
     assert fit(resumed, data, recipe, teacher=teacher, checkpoint=path) == history
     assert state_digest(resumed) == state_digest(whole)
@@ -118,7 +128,7 @@ def test_divergence_stops_with_the_last_good_weights(tmp_path: Path) -> None:
             return self.net(x) * (torch.inf if self.calls == 11 else 1)
 
     data, model, path = small_digits(), Fuse(), tmp_path / "fit.checkpoint"
-    with pytest.raises(TrainingDiverged, match="epoch 2.*last good epoch") as caught:
+    with pytest.raises(TrainingDiverged, match="epoch 2.*last good weights") as caught:
         fit(model, data, RECIPE, checkpoint=path)
     assert "learning rate (now 0.05)" in caught.value.remedy
     good = load_checkpoint(path)[0]["model"]
@@ -188,6 +198,7 @@ def train(folder: Path) -> None:
     torch.set_num_threads(1)
     model, recipe = tiny(), Recipe(epochs=8, batch_size=64, lr=0.05)
     fit(model, small_digits(), recipe, checkpoint=folder / "fit.checkpoint",
+        checkpoint_seconds=0.1,
         progress=lambda done, total, note="": steps(folder, done))  # fmt: skip
     with replacing(folder / "weights.safetensors") as path:
         save_file(model.state_dict(), path)
@@ -222,3 +233,57 @@ def test_sigkill_at_any_moment(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
     repeated = len(log.read_text().split()) - len((whole / "steps").read_text().split())
     assert 0 <= repeated < 3 * 2 * 16
+
+
+def test_an_extension_sees_every_step_and_changes_the_loss(tmp_path: Path) -> None:
+    data, path = small_digits(), tmp_path / "fit.checkpoint"
+    recipe = RECIPE.model_copy(update={"epochs": 2})
+
+    def run(seen: list[float], weight: float, **options: object) -> nn.Module:
+        model = tiny()
+        extension = Extension(
+            on_step=seen.append,
+            extra_loss=lambda images, logits: weight * logits.square().mean(),
+            identity=["pull to zero", weight],
+        )
+        fit(model, data, recipe, extension=extension, **options)  # type: ignore[arg-type]
+        return model
+
+    seen: list[float] = []
+    whole = run(seen, 10.0)
+    assert seen == [step / 16 for step in range(17)]
+    assert predict_logits(whole, data.test).abs().mean() < 0.3 * (
+        predict_logits(run([], 0.0), data.test).abs().mean()
+    )
+    with pytest.raises(Stop):
+        run([], 10.0, checkpoint=path, progress=interrupt_at(11))
+    seen = []
+    assert state_digest(run(seen, 10.0, checkpoint=path)) == state_digest(whole)
+    assert seen[0] == 0.5 and seen[-1] == 1.0
+    other: list[float] = []
+    run(other, 0.5, checkpoint=path)
+    assert other[0] == 0.0
+
+
+def test_the_log_is_the_history(tmp_path: Path) -> None:
+    log = tmp_path / "finetune.csv"
+    history = fit(tiny(), small_digits(), RECIPE, log=log)
+    header, *lines = csv.reader(log.read_text().splitlines())
+    assert header[:3] == ["epoch", "steps", "loss"]
+    assert [[float(x) for x in line] for line in lines] == [
+        list(map(float, astuple(epoch))) for epoch in history
+    ]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_about_as_well_and_keeps_float_weights(
+    precision: Literal["bf16", "fp16"],
+) -> None:
+    data, losses = small_digits(), []
+    for chosen in ("fp32", precision):
+        model = tiny(dropout=0)
+        recipe = RECIPE.model_copy(update={"precision": chosen})
+        losses.append([epoch.loss for epoch in fit(model, data, recipe)])
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert losses[1] != losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -1,0 +1,59 @@
+"""Following the original's features: what its layers give at chosen positions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, fx, nn
+
+from dpcompress.blueprint import Blueprint
+from dpcompress.graph.linearize import value_nodes
+from dpcompress.graph.normal_form import free_name
+
+
+class Tap(nn.Module):
+    """The identity; keeps what passed last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.value = x
+        return x
+
+
+def tapped(
+    network: fx.GraphModule, blueprint: Blueprint, positions: Iterable[int]
+) -> tuple[fx.GraphModule, list[Tap]]:
+    """`network` with a tap at each position, added activations included; it shares all
+    modules with `network`, so that training one trains both."""
+    copied = fx.GraphModule(network, copy.deepcopy(network.graph))
+    copied.meta["blueprint"] = blueprint
+    values = value_nodes(copied)
+    taps = []
+    for position in positions:
+        tap, node = Tap(), values[blueprint.layers[position - 1].out]
+        name = free_name(copied, f"tap_{position}")
+        copied.add_submodule(name, tap)
+        with copied.graph.inserting_after(node):
+            new = copied.graph.call_module(name)
+        node.replace_all_uses_with(new)
+        new.args = (node,)
+        taps.append(tap)
+    copied.graph.lint()
+    copied.recompile()
+    return copied.train(network.training), taps
+
+
+def feature_loss(ours: Iterable[Tap], theirs: Iterable[Tap]) -> Tensor:
+    """Mean over the taps of ‖ours − theirs‖² / ‖theirs‖²."""
+    parts = []
+    for student, teacher in zip(ours, theirs, strict=True):
+        assert student.value is not None and teacher.value is not None
+        target = teacher.value.detach()
+        distance = (student.value - target).square().mean()
+        parts.append(distance / target.square().mean().clamp_min(1e-12))
+    return torch.stack(parts).mean()

@@ -1,0 +1,84 @@
+"""Fine-tuning a plan's network while the activations that it removes fade out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+
+from dpcompress.blueprint import Blueprint, Plan
+from dpcompress.depthshrinker.features import feature_loss, tapped
+from dpcompress.graph import linearize, set_share
+from dpcompress.graph.capture import capture
+from dpcompress.progress import Progress, silent
+from dpcompress.training import Data, Extension, Recipe, fit
+
+
+def finetune(
+    model: nn.Module,
+    plan: Plan,
+    data: Data,
+    recipe: Recipe,
+    *,
+    fade: float = 0.5,
+    features: float = 0.0,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> fx.GraphModule:
+    """The linearized network of `plan`, trained, ready to merge (Fu et al. 2022).
+
+    Distillation from `model` is self-distillation: its logits as `recipe.distill_weight`
+    says, and its features.
+
+    Args:
+        fade: share of the training during which removed activations go from full to
+            nothing; 0 removes them at once.
+        features: weight of the relative squared distance between its tensors and the
+            original's at the ends of merged spans, where both have an activation or
+            both have none.
+    """
+    network = linearize(model, plan, decay=fade > 0)
+    trained: fx.GraphModule = network
+    teacher, extra_loss = model, None
+    ends = _comparable(network.meta["blueprint"], plan)
+    if features > 0 and ends:
+        assert plan.input is not None
+        original = capture(model, plan.input)
+        trained, ours = tapped(network, original.blueprint, ends)
+        teacher, theirs = tapped(original.network, original.blueprint, ends)
+
+        def extra_loss(images: Tensor, logits: Tensor) -> Tensor:
+            if recipe.distill_weight == 0:  # nobody else has asked the teacher
+                with torch.no_grad():
+                    teacher(images)
+            return features * feature_loss(ours, theirs)
+
+    fit(
+        trained,
+        data,
+        recipe,
+        teacher=teacher,
+        extension=Extension(
+            on_step=lambda done: set_share(network, faded(done, fade)),
+            extra_loss=extra_loss,
+            identity={"fade": fade, "features": features},
+        ),
+        checkpoint=checkpoint,
+        validate=False,
+        progress=progress,
+    )
+    return network
+
+
+def _comparable(blueprint: Blueprint, plan: Plan) -> list[int]:
+    return [
+        span.stop
+        for span in plan.merged
+        if (span.stop in plan.activations) == blueprint.has_activation(span.stop)
+    ]
+
+
+def faded(done: float, fade: float) -> float:
+    """s when the fraction `done` of the training is over: 0 to 1 in a straight line."""
+    return min(done / fade, 1.0) if fade else 1.0

@@ -1,0 +1,92 @@
+"""Learnable masks in a traced network: hard in the forward pass, straight-through back.
+
+Fu et al. 2022: the k masks of the highest scores are 1, their activations work; the
+others are 0, their activations are the identity. The gradient takes the hard mask for the
+score itself.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from dpcompress.depthshrinker.groups import Group
+from dpcompress.graph.capture import capture
+from dpcompress.graph.normal_form import free_name
+
+MOMENTS = 101
+"""Moments of a search whose scores are kept: every hundredth of it."""
+
+
+class Masks(nn.Module):
+    """The masks of a network; called without input, it gives their hard values.
+
+    scores: (masks,), trained. keep: how many are on. history: (MOMENTS, masks), scores as
+    they were at each moment; it is part of the state, so that a search that was cut off
+    keeps it.
+    """
+
+    history: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.zeros(count))
+        self.keep = count
+        self.register_buffer("history", torch.zeros(MOMENTS, count))
+
+    def on(self) -> list[int]:
+        """Indices of the masks that are on; of equal scores, the first ones."""
+        return top(self.scores.detach(), self.keep)
+
+    def forward(self) -> Tensor:
+        hard = torch.zeros_like(self.scores)
+        hard[self.on()] = 1.0
+        return hard + (self.scores - self.scores.detach())  # adds exactly 0
+
+    def record(self, done: float) -> None:
+        """Keep the scores as those of the moment `done` in 0..1 of the search."""
+        moment = round(done * (MOMENTS - 1))
+        self.history[moment:] = self.scores.detach()
+
+
+def top(scores: Tensor, keep: int) -> list[int]:
+    """Indices of the `keep` highest scores, ascending; of equal ones, the first."""
+    order = torch.sort(scores, descending=True, stable=True).indices
+    return sorted(order[:keep].tolist())
+
+
+def mix(activated: Tensor, plain: Tensor, masks: Tensor, index: int) -> Tensor:
+    """m·σ(x) + (1 − m)·x, exactly σ(x) or x for a hard mask."""
+    mask = masks[index]
+    return mask * activated + (1 - mask) * plain
+
+
+def insert_masks(
+    model: nn.Module, input_shape: tuple[int, int, int], groups: tuple[Group, ...]
+) -> tuple[fx.GraphModule, Masks]:
+    """A trainable copy of `model` whose activations in `groups` are masked, and its
+    masks, one per group; all are on at first, which is `model` itself. Its parameters
+    keep the names that they have in `model`.
+    """
+    captured = capture(model, input_shape)
+    network, layers = captured.network, captured.blueprint.layers
+    masks = Masks(len(groups)).to(next(network.parameters()).dtype)
+    name = free_name(network, "masks")
+    network.add_submodule(name, masks)
+    nodes = {n.meta["op"]: n for n in network.graph.nodes if "op" in n.meta}
+    first = next(n for n in network.graph.nodes if n.op != "placeholder")
+    with network.graph.inserting_before(first):
+        values = network.graph.call_module(name)
+    for index, group in enumerate(groups):
+        for position in group:
+            act = layers[position - 1].act
+            assert act is not None
+            node = nodes[act]
+            (source,) = node.all_input_nodes
+            with network.graph.inserting_after(node):
+                mixed = network.graph.call_function(mix)
+            node.replace_all_uses_with(mixed)
+            mixed.args = (node, source, values, index)
+    network.graph.lint()
+    network.recompile()
+    return network.train(model.training), masks

@@ -1,0 +1,133 @@
+"""The search: weights and masks trained together until k masks are left on.
+
+Fu et al. 2022, with the number of masks that are on falling to k during the search,
+so that the first ones to go are chosen by gradients, not by how ties are broken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor, nn
+
+from dpcompress.blueprint import Blueprint
+from dpcompress.depthshrinker.groups import By, Group, check_keep, mask_groups
+from dpcompress.depthshrinker.masks import MOMENTS, Masks, insert_masks, top
+from dpcompress.depthshrinker.plans import Merger, Price, kept_activations
+from dpcompress.progress import Progress, silent
+from dpcompress.tables import LatencyTable
+from dpcompress.training import Data, Extension, Recipe, fit
+
+FALLING = 0.5
+"""Share of the search during which the number of masks on falls to k."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of a search.
+
+    groups: positions of each mask. on: the masks kept, exactly k. activations: positions
+    whose activation stays, those without a mask included. history: columns done (0..1),
+    keep, mask, positions, score, on; 101 moments, one row per mask and moment.
+    """
+
+    groups: tuple[Group, ...]
+    on: tuple[int, ...]
+    activations: tuple[int, ...]
+    history: pd.DataFrame
+
+
+def search(
+    model: nn.Module,
+    blueprint: Blueprint,
+    data: Data,
+    keep: int,
+    *,
+    by: By = "activation",
+    recipe: Recipe | None = None,
+    latency: LatencyTable | None = None,
+    latency_weight: float = 1.0,
+    teacher: nn.Module | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> Found:
+    """Which `keep` masks matter most, found by training a copy of `model` with them.
+
+    Args:
+        keep: number of masks that stay on.
+        by: whether each activation has its own mask, or all of a block share one.
+        latency: weighs the masks: the loss has `latency_weight` times the predicted time
+            of the network that they leave, as a share of the original's.
+        teacher: followed as `recipe.distill_weight` says.
+        checkpoint: a search that is cut off goes on from this file; see `fit`.
+
+    Raises:
+        UsageError: `keep` is less than 1 or more than there are masks.
+        BadInput: nothing can be masked in this way.
+        BadTable: `latency` is of another network.
+    """
+    groups = mask_groups(blueprint, by)
+    check_keep(groups, keep, by)
+    price = Price(Merger(blueprint, latency), groups) if latency else None
+    network, masks = insert_masks(model, blueprint.input, groups)
+
+    def on_step(done: float) -> None:
+        masks.keep = masks_on(len(groups), keep, done)
+        masks.record(done)
+
+    def latency_loss(images: Tensor, logits: Tensor) -> Tensor:
+        assert price is not None
+        values = masks()
+        return latency_weight * (values * values.new_tensor(price.of(masks.on()))).sum()
+
+    fit(
+        network,
+        data,
+        recipe or Recipe(epochs=10),
+        teacher=teacher,
+        extension=Extension(
+            on_step=on_step,
+            extra_loss=latency_loss if price else None,
+            identity={
+                "masks": groups,
+                "keep": keep,
+                "latency": latency.digest if latency else "",
+                "latency_weight": latency_weight,
+            },
+        ),
+        checkpoint=checkpoint,
+        validate=False,
+        progress=progress,
+    )
+    on = tuple(masks.on())
+    kept = kept_activations(blueprint, groups, on)
+    return Found(groups, on, kept, _history(masks, groups, keep))
+
+
+def masks_on(count: int, keep: int, done: float) -> int:
+    """How many of `count` masks are on when the fraction `done` of the search is over:
+    all at first, `keep` from FALLING on."""
+    left = max(0.0, 1 - done / FALLING)
+    return keep + round((count - keep) * left)
+
+
+def _history(masks: Masks, groups: tuple[Group, ...], keep: int) -> pd.DataFrame:
+    rows = []
+    for moment, scores in enumerate(masks.history.cpu()):
+        done = moment / (MOMENTS - 1)
+        count = masks_on(len(groups), keep, done)
+        on = set(top(scores, count))
+        rows += [
+            {
+                "done": done,
+                "keep": count,
+                "mask": mask,
+                "positions": " ".join(map(str, group)),
+                "score": round(float(scores[mask]), 6),
+                "on": int(mask in on),
+            }
+            for mask, group in enumerate(groups)
+        ]
+    return pd.DataFrame(rows)

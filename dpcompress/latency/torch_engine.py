@@ -1,0 +1,160 @@
+"""torch as an engine: eager on the CPU, as a CUDA graph on the GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dpcompress.errors import BadInput, EngineUnavailable
+from dpcompress.latency.onnx_in_torch import OnnxInTorch
+from dpcompress.runner import Engine, Session
+from dpcompress.runner.engine import cpu_model, first_line, random_input, working
+
+_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_ERRORS = {"fp32": (0, 1e-5), "fp16": (1e-4, 1e-3), "bf16": (1e-3, 1e-2)}
+"""Of a convolution with 64·3·3 products, relative to its result: rounding alone gives
+about 2**-24, 2**-11 and 2**-8, TF32 as much as fp16."""
+_WARM_UPS = 3
+"""Before a CUDA graph is captured: cuDNN chooses its kernels meanwhile."""
+
+
+class Torch(Engine):
+    """torch in channels-last layout, without autograd.
+
+    fp32 is true fp32: TF32 is off. fp16 and bf16 are for CUDA.
+    """
+
+    name = "torch"
+
+    def __init__(self, *, threads: int, precision: str, device: str) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise EngineUnavailable(
+                "This torch sees no CUDA device.",
+                "Install a driver and a torch built for CUDA, or choose --device cpu.",
+            )
+        offered = {"cpu": ("fp32",), "cuda": tuple(_TYPES)}
+        if device not in offered or precision not in offered[device]:
+            raise EngineUnavailable(
+                f"torch is not measured in {precision} on {device}.",
+                f"Choose {', '.join(offered.get(device, offered['cpu']))}; devices are "
+                "cpu and cuda.",
+            )
+        self.threads, self.precision, self.device = threads, precision, device
+        kind = _TYPES[precision]
+        with self.settings():
+            check_precision(
+                lambda x, w: F.conv2d(x.to(device, kind), w.to(device, kind)), precision
+            )
+
+    @property
+    def identity(self) -> dict[str, str]:
+        on_gpu = self.device == "cuda"
+        return {
+            "engine": self.name,
+            "engine_version": torch.__version__,
+            "device": f"cuda: {torch.cuda.get_device_name()}" if on_gpu else cpu_model(),
+            "precision": self.precision,
+            "threads": str(self.threads),
+        }
+
+    def load(self, onnx: bytes) -> Session:
+        try:
+            network = OnnxInTorch(onnx, self.device, _TYPES[self.precision])
+            with self.settings():
+                return (_CudaSession if self.device == "cuda" else _CpuSession)(
+                    self, network
+                )
+        except RuntimeError as error:
+            raise BadInput(
+                f"torch rejects the graph: {first_line(error)}.",
+                "Export the network with another opset or leave this op out.",
+            ) from error
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """This engine's own threads and arithmetic; what was set before comes back."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            exact = torch.backends.cudnn.flags(benchmark=True, allow_tf32=False)
+            with exact, torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class _CpuSession(Session):
+    def __init__(self, engine: Torch, network: OnnxInTorch) -> None:
+        self._engine, self._network = engine, network
+        self._inputs = [
+            network.tensor(random_input(shape, seed))
+            for seed, shape in enumerate(network.inputs.values())
+        ]
+        self._network(*self._inputs)
+
+    def run_many(self, n: int) -> float:
+        run, inputs = self._network, self._inputs
+        with self._engine.settings(), working(self._engine.name):
+            start = time.perf_counter()
+            for _ in range(n):
+                run(*inputs)
+            return time.perf_counter() - start
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        network = self._network
+        with self._engine.settings(), working(self._engine.name):
+            outputs = network(*(network.tensor(inputs[name]) for name in network.inputs))
+        values = (value.float().cpu().numpy() for value in outputs)
+        return dict(zip(network.outputs, values, strict=True))
+
+
+class _CudaSession(_CpuSession):
+    """Kernels are launched by one call, so that the GPU never waits for Python."""
+
+    def __init__(self, engine: Torch, network: OnnxInTorch) -> None:
+        super().__init__(engine, network)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                network(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = network(*self._inputs)
+        self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in "ab")
+
+    def run_many(self, n: int) -> float:
+        with working(self._engine.name):
+            self._start.record()
+            for _ in range(n):
+                self._graph.replay()
+            self._stop.record()
+            self._stop.synchronize()
+            return float(self._start.elapsed_time(self._stop)) / 1e3
+
+
+def check_precision(convolve: Callable[[Tensor, Tensor], Tensor], precision: str) -> None:
+    """See in how many bits `convolve` really computes.
+
+    Raises:
+        EngineUnavailable: in other ones than `precision` has.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(64, 64, 8, 8, generator=generator) for _ in range(2))
+    weight = weight[..., :3, :3]
+    exact = F.conv2d(x.double(), weight.double())
+    error = float((convolve(x, weight).double().cpu() - exact).norm() / exact.norm())
+    low, high = _ERRORS[precision]
+    if not low < error < high:
+        raise EngineUnavailable(
+            f"torch does not compute in {precision} here: a convolution is off by "
+            f"{error:.1g} of its result.",
+            "Undo what sets the precision of torch, such as its environment variables.",
+        )

@@ -1,0 +1,149 @@
+"""What all methods share: network, data, tables, the clock; each made once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dpcompress.blueprint import Blueprint, Plan, keep_everything
+from dpcompress.cli.output import progress_bar
+from dpcompress.exporters import export_onnx
+from dpcompress.files import digest
+from dpcompress.graph import linearize, merge_unchecked, trace
+from dpcompress.importance import Estimator, Finetune, score, worth_scoring
+from dpcompress.latency import Store, bench_networks, profile
+from dpcompress.models import load_weights
+from dpcompress.pipeline.calibration import calibrate
+from dpcompress.runner import NETWORKS, Ratio, ratio
+from dpcompress.tables import ImportanceTable, LatencyTable
+from dpcompress.training import Data, Split, load_data, state_digest
+from experiments.cifar10.config import Config
+from experiments.cifar10.network import mobilenet_v2
+from experiments.cifar10.width import narrowed
+
+INPUT = (3, 32, 32)
+Shape = Plan | float | None
+"""Of a network: a plan of the original, the original's width, or as it is."""
+
+
+def fit_estimator(config: Config) -> Estimator:
+    from dpcompress.importance import Fit
+
+    return Fit(images=config.calibration_images)
+
+
+ESTIMATORS: dict[str, Callable[[Config], Estimator]] = {
+    "finetune": lambda config: Finetune(config.scoring),
+    "fit": fit_estimator,
+}
+
+
+class Context:
+    """A comparison's folder and what is in it."""
+
+    def __init__(self, config: Config, data: str, weights: Path, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self._data, self._weights = data, weights
+
+    @cached_property
+    def original(self) -> nn.Module:
+        network = mobilenet_v2()
+        load_weights(network, self._weights)
+        return network.eval()
+
+    @cached_property
+    def blueprint(self) -> Blueprint:
+        return trace(self.original, INPUT)
+
+    @cached_property
+    def data(self) -> Data:
+        data, config = load_data(self._data, input_size=INPUT), self.config
+        counts = {
+            "train": config.train_images,
+            "heldout": config.heldout_images,
+            "test": config.test_images,
+        }
+        splits = {
+            name: _thinned(getattr(data, name), count) for name, count in counts.items()
+        }
+        return replace(data, **splits, description={**data.description, "used": counts})
+
+    @cached_property
+    def latency(self) -> LatencyTable:
+        config = self.config
+        settings = [config.engine, config.batch, config.threads, self.blueprint.digest]
+        path = self.folder / f"latency_{digest(settings)}.csv"
+        if not path.exists():
+            with progress_bar("Time the layers") as progress:
+                table = profile(
+                    self.blueprint,
+                    original=self.export(None),
+                    engine=config.engine,
+                    batch=config.batch,
+                    threads=config.threads,
+                    store=Store(self.folder / "measurements.sqlite"),
+                    progress=progress,
+                )
+            calibrate(table, self.original, self.blueprint).write(path)
+        return LatencyTable.read(path)
+
+    def importance(self, estimator: str) -> ImportanceTable:
+        """The table by one of ESTIMATORS; a killed call goes on where it was."""
+        config, made = self.config, ESTIMATORS[estimator](self.config)
+        settings = [made.identity, config.metric, config.alpha, self.data.digest]
+        key = digest([*settings, state_digest(self.original), self.latency.digest])
+        path = self.folder / f"importance_{estimator}_{key}.csv"
+        if not path.exists():
+            with progress_bar(f"Score the spans ({estimator})") as progress:
+                score(
+                    self.original,
+                    self.blueprint,
+                    self.data,
+                    estimator=made,
+                    spans=worth_scoring(self.blueprint, self.latency),
+                    metric=config.metric,
+                    alpha=config.alpha,
+                    workers=1,
+                    journal=path.with_suffix(".journal.jsonl"),
+                    progress=progress,
+                ).write(path)
+        return ImportanceTable.read(path)
+
+    def build(self, shape: Shape) -> nn.Module:
+        """The network of this shape as it is deployed, untrained."""
+        if isinstance(shape, float):
+            return narrowed(self.original, self.blueprint, shape)
+        plan = shape or keep_everything(self.blueprint)
+        return merge_unchecked(linearize(self.original, plan)).float()
+
+    def export(self, shape: Shape) -> bytes:
+        """ONNX with norms folded, whatever the shape."""
+        network = self.build(shape)
+        if isinstance(shape, float):
+            everything = keep_everything(trace(network.eval(), INPUT))
+            network = merge_unchecked(linearize(network, everything)).float()
+        return export_onnx(network, INPUT, self.config.batch)
+
+    def speedup(self, shape: Shape) -> Ratio:
+        """Measured, against the original, interleaved."""
+        times = bench_networks(
+            {"original": self.export(None), "other": self.export(shape)},
+            engine=self.config.engine,
+            threads=self.config.threads,
+            sampling=replace(NETWORKS, max_seconds=self.config.measure_seconds),
+        )
+        return ratio(times["original"], times["other"])
+
+
+def _thinned(split: Split, count: int | None) -> Split:
+    """`count` of the images, of every class alike."""
+    if count is None or count >= len(split):
+        return split
+    order = split.labels.argsort(stable=True)
+    chosen = order[len(split) * torch.arange(count) // count].sort().values
+    return replace(split, indices=split.indices[chosen], labels=split.labels[chosen])

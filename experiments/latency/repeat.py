@@ -1,0 +1,118 @@
+"""Tables made one after another: do they agree, and what do they cost? On a calm machine,
+and while another process loads one core for a third of the time.
+
+    python experiments/latency/repeat.py make first
+    python experiments/latency/repeat.py make second
+    python experiments/latency/repeat.py make third --loaded
+    python experiments/latency/repeat.py make fourth --loaded
+    python experiments/latency/repeat.py compare
+
+Each table has a store of its own. Writes repeat.json: relative differences of rows
+between neighbours; seconds per table and by the published protocol (3,000 runs per span,
+computed from the same rows); and what the same network with 10 classes measures anew.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+import mobilenet
+import numpy as np
+
+from dpcompress.latency import Store, profile
+from dpcompress.tables import LatencyTable
+
+PUBLISHED_RUNS = 3000
+LOAD = """
+import time
+while True:
+    began = time.perf_counter()
+    while time.perf_counter() - began < 0.1:
+        pass
+    time.sleep(0.2)
+"""
+
+
+@contextmanager
+def load(wanted: bool) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", LOAD]) if wanted else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
+
+
+def main() -> None:
+    parser = mobilenet.arguments(__doc__)
+    parser.add_argument("step", choices=["make", "compare"])
+    parser.add_argument("name", nargs="?", default="first")
+    parser.add_argument("--loaded", action="store_true")
+    parser.add_argument("--engine", default="onnxruntime")
+    parser.add_argument("--batch", type=int, default=1)
+    options = parser.parse_args()
+    folder = options.work / f"repeat_{options.engine}_batch{options.batch}"
+    about = folder / "about.json"
+    found = json.loads(about.read_text()) if about.exists() else {}
+    if options.step == "make":
+        store = Store(folder / f"{options.name}.sqlite")
+        resumed, seconds = len(store) > 0, {}
+        for classes in (1000, 10):
+            blueprint, onnx = mobilenet.prepared(
+                options.work, options.model, options.size, options.batch, classes
+            )
+            known, began = {row["subject"] for row in store.rows()}, time.perf_counter()
+            with load(options.loaded):
+                table = profile(
+                    blueprint,
+                    original=onnx,
+                    engine=options.engine,
+                    batch=options.batch,
+                    threads=options.threads,
+                    store=store,
+                )
+            seconds[classes] = round(time.perf_counter() - began, 1)
+            if classes == 1000:
+                table.write(folder / f"{options.name}.csv")
+        new = sorted(
+            row["subject"] for row in store.rows() if row["subject"] not in known
+        )
+        found[options.name] = {
+            "loaded": options.loaded,
+            "seconds": None if resumed else seconds[1000],
+            "graphs": len(known),
+            "seconds_with_10_classes": seconds[10],
+            "measured_anew_with_10_classes": [subject.split()[0] for subject in new],
+        }
+        return mobilenet.write(about, found)
+    rows = {}
+    for name, made in found.items():
+        table = LatencyTable.read(folder / f"{name}.csv")
+        rows[name] = table.frame["latency_ms"].to_numpy()
+        published = PUBLISHED_RUNS * rows[name].sum() / 1e3
+        made |= {key: float(table.header[key]) for key in ("e2e_ms", "single_layers_ms")}
+        made["published_protocol_seconds"] = round(float(published), 1)
+        if made["seconds"]:
+            made["times_cheaper"] = round(float(published / made["seconds"]), 1)
+    pairs = {}
+    for first, second in pairwise(found):
+        a, b = rows[first], rows[second]
+        differences = np.abs(a - b) / np.maximum((a + b) / 2, 1e-9)
+        median, p95 = np.quantile(differences, (0.5, 0.95))
+        ratio = float(np.median(b / np.maximum(a, 1e-9)))
+        pairs[f"{first}, {second}"] = {
+            "rows": len(a),
+            "median_difference": round(float(median), 4),
+            "p95_difference": round(float(p95), 4),
+            "median_ratio": round(ratio, 4),
+        }
+    mobilenet.write(options.output / "repeat.json", {"tables": found, "pairs": pairs})
+
+
+if __name__ == "__main__":
+    main()

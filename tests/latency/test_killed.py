@@ -1,0 +1,66 @@
+"""A real table whose process is killed in the middle."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dpcompress.latency import Store, profile, table
+from dpcompress.runner import Measurement, measure
+from tests.latency.test_table import chain, network
+
+BLUEPRINT = chain(4, 8)
+CODE = """
+import sys
+from dpcompress.latency import Store, profile
+from dpcompress.runner import Sampling
+from tests.latency.test_killed import BLUEPRINT, network
+slow = Sampling(precision=0, min_rounds=10**6, max_rounds=10**6, max_seconds=1e6)
+profile(BLUEPRINT, original=network(BLUEPRINT, 1), threads=1, sampling=slow,
+        store=Store(sys.argv[1]))
+"""
+
+
+def windows(path: Path) -> int:
+    try:
+        with sqlite3.connect(path) as database:
+            return int(database.execute("SELECT count(*) FROM windows").fetchone()[0])
+    except sqlite3.Error:  # not made yet
+        return 0
+
+
+@pytest.mark.slow
+def test_sigkill_loses_at_most_the_round_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "times.sqlite"
+    process = subprocess.Popen([sys.executable, "-c", CODE, str(path)])
+    end = time.monotonic() + 60
+    while windows(path) < 400 and time.monotonic() < end:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = windows(path)
+    assert kept >= 400
+
+    earlier: dict[str, int] = {}
+    times: dict[str, Measurement] = {}
+
+    def watched(subjects, *args, **options):  # type: ignore[no-untyped-def]
+        earlier.update({key: len(found) for key, found in options["earlier"].items()})
+        times.update(measure(subjects, *args, **options))
+        return times
+
+    monkeypatch.setattr(table, "measure", watched)
+    with Store(path) as store:
+        profile(BLUEPRINT, original=network(BLUEPRINT, 1), threads=1, store=store)
+    assert sum(earlier.values()) == kept
+    # All subjects take part in most rounds: each had its share of what was kept.
+    assert min(earlier.values()) > 0
+    assert all(times[key].samples >= count for key, count in earlier.items())
+    assert windows(path) == 0
