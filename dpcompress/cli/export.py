@@ -146,7 +146,8 @@ def export(
     else:
         check = check_onnx(content, network, images)
         write_bytes(output, content)
-    size = output.stat().st_size
+    written = (output, output.with_suffix(".bin")) if to == "openvino" else (output,)
+    size = sum(path.stat().st_size for path in written)
     if json:
         emit({"output": str(output), "bytes": size, "check": asdict(check), **found})
         return

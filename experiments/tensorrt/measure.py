@@ -28,7 +28,7 @@ from dpcompress.pipeline.fidelity import merged_onnx, write_check
 from dpcompress.runner.results import read_results
 from dpcompress.solver import solve
 from dpcompress.tables import ImportanceTable, LatencyTable
-from experiments.latency.mobilenet import network, original
+from experiments.latency.mobilenet import network
 
 
 def ops(options: argparse.Namespace) -> None:
@@ -41,7 +41,7 @@ def ops(options: argparse.Namespace) -> None:
     count = write_bundle(
         blueprint,
         options.folder / "ops.zip",
-        original=original(made, blueprint, options.batch),
+        original=merged_onnx(made, keep_everything(blueprint), options.batch),
         batch=options.batch,
         precision=options.precision,
     )
