@@ -23,12 +23,15 @@ from dpcompress.latency import (
     write_bundle,
     write_networks,
 )
-from dpcompress.latency.fidelity import CheckRun, Fidelity, spread_plans
-from dpcompress.pipeline.fidelity import merged_onnx, write_check
+from dpcompress.latency.fidelity import spread_plans
+from dpcompress.pipeline.fidelity import judge, merged_onnx, write_check
 from dpcompress.runner.results import read_results
 from dpcompress.solver import solve
 from dpcompress.tables import ImportanceTable, LatencyTable
 from experiments.latency.mobilenet import network
+
+_FITTED = 5
+"""Networks that correct the table, as in `profile --check`; others test it."""
 
 
 def ops(options: argparse.Namespace) -> None:
@@ -56,7 +59,7 @@ def networks(options: argparse.Namespace) -> None:
     table = table_from_results(blueprint, options.folder / "ops.jsonl")
     table.write(options.folder / "table.csv")
     plans = {"original": keep_everything(blueprint)}
-    spread = spread_plans(blueprint, table, options.plans)
+    spread = spread_plans(blueprint, table, options.plans + _FITTED)
     plans |= {f"check {n}": plan for n, plan in enumerate(spread)}
     if options.importance is not None:
         importance = ImportanceTable.read(options.importance)
@@ -81,18 +84,14 @@ def report(options: argparse.Namespace) -> None:
     plans = {n: Plan.from_json(json.dumps(plan), n) for n, plan in read.items()}
     results = read_results(options.folder / "networks.jsonl")
     times = results.times
-    fidelity = Fidelity(
-        tuple(
-            CheckRun(
-                plan.boundaries,
-                plan.latency_ms or 0.0,
-                times[name].median_ms,
-                times[name].spread_ms,
-            )
-            for name, plan in plans.items()
-            if name.startswith("check")
-        )
+    checks = [name for name in plans if name.startswith("check")]
+    corrected, fidelity = judge(
+        table,
+        [plans[name] for name in checks],
+        [times[name] for name in checks],
+        _FITTED,
     )
+    corrected.write(options.folder / "corrected.csv")
     write_check(fidelity, options.folder / "table.csv")
     whole = times["original"]
     found: dict[str, Any] = {
