@@ -1,7 +1,8 @@
 """The run folder: steps, digests, resume; what `compress` and `shrink` do."""
 
-from dpcompress.pipeline.compress import compress, no_bars
+from dpcompress.pipeline.compress import compress
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing
+from dpcompress.pipeline.run import no_bars
 from dpcompress.pipeline.settings import (
     EXAMPLE,
     Scoring,

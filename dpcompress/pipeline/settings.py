@@ -75,21 +75,6 @@ class RunSettings(BaseModel):
             raise ValueError("give weights or a recipe to train from scratch, not both")
         return self
 
-    @property
-    def measures(self) -> bool:
-        """Whether planned networks are measured to choose among them."""
-        return False
-
-    @property
-    def fits(self) -> bool:
-        """Whether spans are fitted, not merged exactly."""
-        return False
-
-    @property
-    def trains(self) -> bool:
-        """Whether the compressed network is fine-tuned."""
-        return True
-
     def seeded(self, seed: int) -> Self:
         """The same run with another seed everywhere."""
         recipes: dict[str, Any] = {
@@ -124,14 +109,17 @@ class Settings(RunSettings):
 
     @property
     def measures(self) -> bool:
+        """Whether planned networks are measured to choose among them."""
         return self.latency is None if self.measure is None else self.measure
 
     @property
     def fits(self) -> bool:
+        """Whether spans are fitted, not merged exactly."""
         return self.train == "none" or self.form == "merged"
 
     @property
     def trains(self) -> bool:
+        """Whether the compressed network is fine-tuned."""
         return self.train == "finetune"
 
     def seeded(self, seed: int) -> Self:

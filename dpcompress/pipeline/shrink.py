@@ -12,8 +12,8 @@ from dpcompress.depthshrinker.groups import check_keep
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import trace
 from dpcompress.models import load_model, save_weights
-from dpcompress.pipeline.compress import Bars, Run, agree, no_bars
 from dpcompress.pipeline.result import Result
+from dpcompress.pipeline.run import Bars, Run, agree, no_bars
 from dpcompress.pipeline.settings import ShrinkSettings
 from dpcompress.report import plot_masks, plot_structure
 from dpcompress.runner import open_engine
@@ -35,7 +35,7 @@ def shrink(settings: ShrinkSettings | None, folder: Path, bars: Bars = no_bars) 
         DpcompressError: any step's own.
     """
     agreed = agree(settings, folder, ShrinkSettings, _check, ("keep", "finetune"))
-    return _Shrink(agreed, folder, bars).result()  # type: ignore[arg-type]
+    return _Shrink(agreed, folder, bars).result()
 
 
 def _check(settings: ShrinkSettings) -> None:
@@ -48,9 +48,7 @@ def _check(settings: ShrinkSettings) -> None:
         LatencyTable.read(settings.latency).require(blueprint.digest)
 
 
-class _Shrink(Run):
-    settings: ShrinkSettings  # type: ignore[assignment]
-
+class _Shrink(Run[ShrinkSettings]):
     def steps(self) -> Sequence[Callable[[], None]]:
         return (
             self.original,
