@@ -245,6 +245,7 @@ def solve(
             chosen=chosen,
             budget_ms=budget_ms,
             original_ms=times.original_ms,
+            measured=loop is not None,
         )
         write_bytes(plot, picture)
     if json:

@@ -117,6 +117,7 @@ class _Compress(Run[Settings]):
                 chosen=(plan.latency_ms or 0.0, plan.importance or 0.0),
                 original_ms=latency.original_ms,
                 budget_ms=budget_ms,
+                measured=self.settings.measures,
             )
             write_bytes(self.folder / "frontier.png", picture)
             write_bytes(

@@ -16,6 +16,7 @@ def plot_frontier(
     chosen: tuple[float, float] | None = None,
     budget_ms: float | None = None,
     original_ms: float | None = None,
+    measured: bool = False,
 ) -> bytes:
     """A PNG of the frontier's points, ascending in both.
 
@@ -24,6 +25,7 @@ def plot_frontier(
         chosen: (latency_ms, importance) of the plan that was taken.
         budget_ms: the budget that it was taken for.
         original_ms: latency of the network before compression.
+        measured: whether `chosen` stands where it was measured, not predicted.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -37,7 +39,8 @@ def plot_frontier(
             label = f"{name}, {value:.3g} ms"
             axes.axvline(value, color="#555", linestyle=style, linewidth=1, label=label)
     if chosen is not None:
-        label = f"chosen, {chosen[0]:.3g} ms"
+        how = " measured" if measured else ""
+        label = f"chosen, {chosen[0]:.3g} ms{how}"
         axes.plot(*chosen, "o", color=CHOSEN, markersize=8, label=label)
     axes.set_xlabel("predicted latency (ms)")
     axes.set_ylabel("importance (higher: more accuracy kept)")
