@@ -29,6 +29,7 @@ class TensorRt(Engine):
     name = "tensorrt"
     device = "cuda"
     options = NAMES
+    most_copies = 1  # convolutions of one tensor may be fused into one
 
     def __init__(
         self, *, threads: int, precision: str, device: str, **options: str
