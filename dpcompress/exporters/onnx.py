@@ -139,10 +139,11 @@ def _write_for_older_readers(model: onnx.ModelProto) -> None:
     """In `OPSET`, if all operators but means over constant axes are the same there."""
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    means, others = [], []
+    means: list[onnx.NodeProto] = []
+    others: list[onnx.NodeProto] = []
     for node in graph.node:
-        is_mean = node.op_type == "ReduceMean" and node.input[-1] in constants
-        (means if is_mean else others).append(node)
+        is_mean = node.op_type == "ReduceMean" and len(node.input) == 2
+        (means if is_mean and node.input[1] in constants else others).append(node)
     plain = [opset.domain for opset in model.opset_import] == [""]
     if not plain or not all(map(_is_same, others)):
         return
