@@ -66,8 +66,9 @@ def profile(
         typer.Option(
             "--bundle",
             metavar="B.zip",
-            help="Measure nothing here: write all graphs into a zip for the runner, "
-            "which needs numpy and an engine only (see `dpcompress runner`).",
+            help="Measure nothing here: write all graphs that --engine would time into a "
+            "zip for the runner, which needs numpy and an engine only (see `dpcompress "
+            "runner`).",
             show_default=False,
         ),
     ] = None,
@@ -142,6 +143,7 @@ def profile(
                     blueprint,
                     bundle,
                     original=original,
+                    engine=engine,
                     batch=batch,
                     precision=precision,
                     progress=progress,

@@ -17,17 +17,21 @@ from dpcompress.errors import UntraceableModel, VerificationFailed
 from dpcompress.exporters.check import ExportCheck, check_session
 from dpcompress.runner import open_engine
 
-OPSET = 18
+_WRITTEN = 18
+"""The oldest opset that torch itself writes."""
+OPSET, IR_VERSION = 17, 8
+"""The newest that TensorRT 8.5 reads: it takes no axes of a mean as an input, and then
+averages over all of them (github.com/NVIDIA/TensorRT/issues/3467)."""
 
 
 def export_onnx(
     module: nn.Module, input_shape: tuple[int, int, int], batch: int = 1
 ) -> bytes:
-    """`module` in eval mode as an ONNX model (opset 18) of one input and one output.
+    """`module` in eval mode as an ONNX model of one input and one output.
 
-    The batch size is fixed, and batch norms are folded into their convolutions. The
-    same module gives the same bytes: nothing of the machine is left in the file. The
-    module itself is not changed.
+    It is of opset 17, or of 18 where an operator is a newer one. The batch size is fixed,
+    and batch norms are folded into their convolutions. The same module gives the same
+    bytes: nothing of the machine is left in the file. The module itself is not changed.
 
     Args:
         input_shape: (C, H, W) of one image.
@@ -46,7 +50,7 @@ def export_onnx(
                 (example,),
                 input_names=["input"],
                 output_names=["output"],
-                opset_version=OPSET,
+                opset_version=_WRITTEN,
                 dynamo=True,
                 verbose=False,
             )
@@ -68,6 +72,7 @@ def export_onnx(
             "Wrap it in a module that returns one tensor.",
         )
     _strip(model)
+    _write_for_older_readers(model)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -128,6 +133,38 @@ def _strip(model: onnx.ModelProto) -> None:
     for part in described:
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
+
+
+def _write_for_older_readers(model: onnx.ModelProto) -> None:
+    """In `OPSET`, if all operators but means over constant axes are the same there."""
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    means: list[onnx.NodeProto] = []
+    others: list[onnx.NodeProto] = []
+    for node in graph.node:
+        is_mean = node.op_type == "ReduceMean" and len(node.input) == 2
+        (means if is_mean and node.input[1] in constants else others).append(node)
+    plain = [opset.domain for opset in model.opset_import] == [""]
+    if not plain or not all(map(_is_same, others)):
+        return
+    for node in means:
+        axes = onnx.numpy_helper.to_array(constants[node.input.pop()]).tolist()
+        keep = [a for a in node.attribute if a.name == "keepdims"]
+        del node.attribute[:]
+        node.attribute.extend([onnx.helper.make_attribute("axes", axes), *keep])
+    used = {name for node in graph.node for name in node.input}
+    for name in constants.keys() - used:
+        graph.initializer.remove(constants[name])
+    model.opset_import[0].version, model.ir_version = OPSET, IR_VERSION
+
+
+def _is_same(node: onnx.NodeProto) -> bool:
+    """Whether a node, with no graph inside, means the same in both opsets."""
+    operator = node.op_type
+    if not onnx.defs.has(operator, OPSET) or any(a.HasField("g") for a in node.attribute):
+        return False
+    old, new = (onnx.defs.get_schema(operator, n) for n in (OPSET, _WRITTEN))
+    return bool(old.since_version == new.since_version)
 
 
 def _first_line(error: BaseException) -> str:

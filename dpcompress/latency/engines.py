@@ -9,9 +9,10 @@ from typing import TypedDict
 
 from dpcompress.errors import BadTable
 from dpcompress.runner import ENGINES, open_engine
+from dpcompress.runner.engine import most_copies
 from dpcompress.tables import LatencyTable
 
-__all__ = ["ENGINES", "EngineSettings", "engine_of", "open_engine"]
+__all__ = ["ENGINES", "EngineSettings", "engine_of", "most_copies", "open_engine"]
 
 ENGINES["torch"] = ("dpcompress.latency.torch_engine", "Torch")
 

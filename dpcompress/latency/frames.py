@@ -8,7 +8,8 @@ frame costs by itself is timed once per set of tensors and subtracted.
 
 That leaves a small difference of two noisy times where an op costs less than its frame.
 Such an op stands in its frame several times over, side by side with different weights,
-so that the frame weighs less: see `copies`.
+so that the frame weighs less: see `copies`. An engine that may fuse such copies says so
+(`Engine.most_copies`).
 """
 
 from __future__ import annotations
@@ -24,16 +25,15 @@ PRODUCER_CHANNELS = 4
 READERS = 9
 """Consumers of one tensor at once: the time of a single one is lost in the noise."""
 
-MOST_COPIES = 8
 _CALL_US = 80.0
 _MACS_PER_US, _BYTES_PER_US = 60_000.0, 20_000.0
 """A rough CPU of two cores. Only the number of copies depends on it."""
 
 
-def copies(op: TimedOp, batch: int) -> int:
+def copies(op: TimedOp, batch: int, most: int) -> int:
     """How often the op stands in its frame: until it is four times the frame's work, by
-    shapes alone. Once if a step without weights reads nothing but sources, because an
-    engine may notice that its copies compute the same."""
+    shapes alone, at most `most` times. Once if a step without weights reads nothing but
+    sources, because an engine may notice that its copies compute the same."""
     if any(s.kind != "conv" and max(s.inputs) < len(op.sources) for s in op.steps):
         return 1
     made = sum(math.prod(s.shape) for s in op.sources if not s.raw)
@@ -46,14 +46,14 @@ def copies(op: TimedOp, batch: int) -> int:
     moved = math.prod(op.shape) + sum(math.prod(s.shape) for s in op.sources)
     op_us = batch * (macs / _MACS_PER_US + 4 * moved / _BYTES_PER_US)
     op_us += 4 * weights / _BYTES_PER_US
-    return min(max(math.ceil(4 * frame_us / op_us), 1), MOST_COPIES)
+    return min(max(math.ceil(4 * frame_us / op_us), 1), most)
 
 
-def framed_graph(op: TimedOp, batch: int) -> bytes:
-    """producers → copies of the op → a consumer each."""
+def framed_graph(op: TimedOp, batch: int, count: int) -> bytes:
+    """producers → `count` copies of the op → a consumer each."""
     graph = Graph(op.signature, batch)
     tensors = [_produce(graph, source) for source in op.sources]
-    made = [add_op(graph, op, tensors) for _ in range(copies(op, batch))]
+    made = [add_op(graph, op, tensors) for _ in range(count)]
     return graph.finish(dict(_consume(graph, tensor, op.shape) for tensor in made))
 
 
@@ -102,10 +102,10 @@ class FrameCosts:
         more_ms = self.many_ms[source.label] - self.once_ms[source.label]
         return more_ms / (READERS - 1)
 
-    def of(self, op: TimedOp, batch: int) -> float:
-        """What to take off the time of `framed_graph(op, batch)`."""
+    def of(self, op: TimedOp, count: int) -> float:
+        """What to take off the time of a `framed_graph` with `count` copies."""
         unread = sum(self.consumer_ms(source) for source in op.sources)
-        read = copies(op, batch) * self.consumer_ms(Source(op.shape))
+        read = count * self.consumer_ms(Source(op.shape))
         return self.once_ms[label(op.sources)] - unread + read
 
 

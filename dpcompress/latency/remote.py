@@ -18,16 +18,18 @@ from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import replacing
 from dpcompress.float16 import in_precision
+from dpcompress.latency.engines import most_copies
 from dpcompress.latency.table import build_table
 from dpcompress.latency.workload import (
-    METHOD,
     Job,
     anchor,
     jobs,
+    method,
     network_name,
     span_ops,
 )
 from dpcompress.progress import Progress, silent
+from dpcompress.runner import Engine
 from dpcompress.runner.bundle import FORMAT, MANIFEST
 from dpcompress.runner.results import read_results
 from dpcompress.tables import LatencyTable
@@ -40,17 +42,23 @@ def write_bundle(
     path: str | os.PathLike[str],
     *,
     original: bytes,
+    engine: str = "onnxruntime",
     batch: int = 1,
     precision: str = "fp32",
     progress: Progress = silent,
 ) -> int:
     """Write all that `profile` would time into one zip; returns the number of graphs.
 
-    Same arguments, same bytes. Arguments as of `profile`.
+    Same arguments, same bytes. Arguments as of `profile`; `engine` is the one that it is
+    meant for, and need not be here.
     """
-    work = jobs(span_ops(blueprint), original, batch, precision)
+    most = most_copies(engine)
+    work = jobs(
+        span_ops(blueprint), original, batch, most_copies=most, precision=precision
+    )
     about = {
-        "method": METHOD,
+        "method": method(most),
+        "most_copies": most,
         "batch": batch,
         "blueprint": blueprint.digest,
         "limits": blueprint.limits.model_dump(),
@@ -115,6 +123,7 @@ def table_from_results(
     about = results.header
     try:
         made_for = {key: about[key] for key in ("blueprint", "limits", "method")}
+        most = int(about.get("most_copies", Engine.most_copies))
         engine, batch, original = about["engine"], int(about["batch"]), about["original"]
         identity = {str(key): str(value) for key, value in engine.items()}
         identity.update(results.notes)
@@ -123,13 +132,14 @@ def table_from_results(
             f"{path}, line 1: the header has a fault: {error!r}.", "Run the runner again."
         ) from error
     here = {"blueprint": blueprint.digest, "limits": blueprint.limits.model_dump()}
-    if made_for != {**here, "method": METHOD}:
+    if made_for != {**here, "method": method(most)}:
         raise BadInput(
             f"{path} holds results of another network, input size, limits or version.",
             "Give the model, --input and limits that the bundle was made with.",
         )
     ops = span_ops(blueprint)
-    needed = {*jobs(ops, b"", batch)} - {network_name(b"")} | {str(original)}
+    named = jobs(ops, b"", batch, most_copies=most)
+    needed = {*named} - {network_name(b"")} | {str(original)}
     missing = needed - results.times.keys() - results.rejected.keys()
     if missing:
         raise BadInput(
@@ -137,7 +147,14 @@ def table_from_results(
             "Run the same command of the runner again: it goes on where it was.",
         )
     return build_table(
-        blueprint, ops, results.times, results.rejected, str(original), identity, batch
+        blueprint,
+        ops,
+        results.times,
+        results.rejected,
+        str(original),
+        identity,
+        batch,
+        most_copies=most,
     )
 
 

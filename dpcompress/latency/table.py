@@ -15,13 +15,13 @@ from dpcompress.latency.engines import open_engine
 from dpcompress.latency.frames import READERS, FrameCosts, copies, frames_of, label
 from dpcompress.latency.store import Store
 from dpcompress.latency.workload import (
-    METHOD,
     Job,
     SpanOps,
     anchor,
     frame_name,
     is_op,
     jobs,
+    method,
     network_name,
     span_ops,
 )
@@ -64,13 +64,15 @@ def profile(
         BadInput: the engine rejects the original network or one of its own layers.
     """
     opened = open_engine(engine, threads=threads, precision=precision, device=device)
-    identity = {**opened.identity, "method": METHOD}
+    most_copies = opened.most_copies
+    identity = {**opened.identity, "method": method(most_copies)}
     kept = Store() if store is None else store
     ops = span_ops(blueprint)
     times: dict[str, Measurement] = {}
     rejected: dict[str, BadInput] = {}
     missing = []
-    for subject, job in jobs(ops, original, batch, precision).items():
+    work = jobs(ops, original, batch, most_copies=most_copies, precision=precision)
+    for subject, job in work.items():
         known = kept.get(subject, identity, batch)
         if known is None:
             missing.append(Subject(subject, _loader(opened, job), job.bytes))
@@ -89,7 +91,9 @@ def profile(
         )
     name = network_name(original)
     told = {**opened.identity, **opened.notes}
-    return build_table(blueprint, ops, times, rejected, name, told, batch)
+    return build_table(
+        blueprint, ops, times, rejected, name, told, batch, most_copies=most_copies
+    )
 
 
 def _loader(engine: Engine, job: Job) -> Callable[[], Session]:
@@ -104,6 +108,8 @@ def build_table(
     original: str,
     identity: Mapping[str, str],
     batch: int,
+    *,
+    most_copies: int,
 ) -> LatencyTable:
     """The table of measurements, wherever they were made.
 
@@ -112,6 +118,7 @@ def build_table(
         times, rejected: by subject, of all of `jobs(...)`.
         original: the subject that is the original network.
         identity: of the engine, and its notes.
+        most_copies: of an op in its frame, as it was measured.
 
     Raises:
         BadInput: what no table can do without was rejected.
@@ -119,7 +126,8 @@ def build_table(
     for subject, error in rejected.items():
         if not is_op(subject):
             raise error
-    rows = _rows(blueprint, ops, times, rejected, batch)
+    rows = _rows(blueprint, ops, times, rejected, batch, most_copies)
+    identity = {**identity, "method": method(most_copies)}
     return _table(blueprint, rows, times[original], identity, batch, rejected)
 
 
@@ -129,6 +137,7 @@ def _rows(
     times: Mapping[str, Measurement],
     rejected: Mapping[str, BadInput],
     batch: int,
+    most_copies: int,
 ) -> pd.DataFrame:
     once: dict[str, float] = {}
     many: dict[str, float] = {}
@@ -149,8 +158,8 @@ def _rows(
                     error.remedy,
                 ) from error
             continue
-        timed, count = times[op.signature], copies(op, batch)
-        own_ms = (timed.median_ms - frames.of(op, batch)) / count
+        timed, count = times[op.signature], copies(op, batch, most_copies)
+        own_ms = (timed.median_ms - frames.of(op, count)) / count
         rows.append(
             {
                 "start": span.start,
@@ -187,7 +196,6 @@ def _table(
         "blueprint": blueprint.digest,
         "max_growth": f"{limits.max_growth:g}",
         "max_weight_mb": f"{limits.max_weight_mb:g}",
-        "method": METHOD,
         "e2e_ms": round(e2e.median_ms, 6),
         "e2e_spread_ms": round(e2e.spread_ms, 6),
         "single_layers_ms": round(singles_ms, 6),

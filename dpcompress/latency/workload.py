@@ -19,9 +19,17 @@ from dpcompress.latency.ops import (
     activation_is_free,
     span_op,
 )
+from dpcompress.runner import Engine
 
 METHOD = "framed-2"
 """Names the way of timing an op; part of the key of everything measured."""
+
+
+def method(most_copies: int) -> str:
+    """`METHOD`, with the limit where an engine has one of its own."""
+    own = most_copies != Engine.most_copies
+    return f"{METHOD}, most copies {most_copies}" if own else METHOD
+
 
 SpanOps = dict[tuple[Span, bool | None], TimedOp]
 
@@ -50,13 +58,20 @@ def span_ops(blueprint: Blueprint) -> SpanOps:
 
 
 def jobs(
-    ops: SpanOps, original: bytes, batch: int, precision: str = "fp32"
+    ops: SpanOps,
+    original: bytes,
+    batch: int,
+    *,
+    most_copies: int,
+    precision: str = "fp32",
 ) -> dict[str, Job]:
     """Subject → job: the original network, every unique op in its frame, the frames;
     their graphs are written in the numbers of `precision`."""
     found = {network_name(original): Job(lambda: original)}
     for op in {op.signature: op for op in ops.values()}.values():
-        found[op.signature] = Job(partial(framed_graph, op, batch), _bytes(op, batch))
+        count = copies(op, batch, most_copies)
+        framed = partial(framed_graph, op, batch, count)
+        found[op.signature] = Job(framed, count * _bytes(op, batch))
         for sources, readers in frames_of(op):
             graph = partial(frame_graph, sources, readers, batch)
             size = 8 * batch * sum(math.prod(source.shape) for source in sources)
@@ -95,4 +110,4 @@ def _anchor_graph() -> bytes:
 def _bytes(op: TimedOp, batch: int) -> int:
     shapes = [*(s.shape for s in op.sources), *(s.shape for s in op.steps)]
     weights = sum(step.conv.weights for step in op.steps if step.conv)
-    return 4 * copies(op, batch) * (batch * sum(map(math.prod, shapes)) + 2 * weights)
+    return 4 * (batch * sum(map(math.prod, shapes)) + 2 * weights)

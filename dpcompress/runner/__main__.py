@@ -12,7 +12,7 @@ import warnings
 from functools import partial
 from typing import List, Optional, Union
 
-from dpcompress.errors import DpcompressError
+from dpcompress.errors import BadInput, DpcompressError
 from dpcompress.runner.bundle import Bundle
 from dpcompress.runner.engine import ENGINES, open_engine
 from dpcompress.runner.results import Journal
@@ -33,9 +33,16 @@ def time_bundle(
 
     Raises:
         EngineUnavailable: no such engine, precision or device here.
-        BadInput: a damaged bundle, or `output` is of another run or cannot be written.
+        BadInput: a damaged bundle, or one for another engine, or `output` is of another
+            run or cannot be written.
     """
     opened = open_engine(engine, threads=threads, precision=precision, device=device)
+    if bundle.about.get("most_copies", 1) > opened.most_copies:
+        raise BadInput(
+            f"{bundle.path} holds copies of cheap ops, which {opened.name} may fuse.",
+            "Make it for this engine: dpcompress profile MODEL "
+            f"--engine {opened.name} --bundle FILE",
+        )
 
     def subject(name: str, file: str, size: int) -> Subject:
         return Subject(name, lambda: opened.load(bundle.graph(file)), size)

@@ -10,7 +10,7 @@ import importlib
 import os
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -44,6 +44,9 @@ class Engine(ABC):
     """The one that is taken if none is asked for."""
     options: Tuple[str, ...] = ()
     """Names of what else may be chosen; the constructor takes them as strings."""
+    most_copies = 8
+    """How often a cheap op may stand in the graph that it is timed in, side by side with
+    itself: 1 where such copies may be run as one."""
 
     @property
     @abstractmethod
@@ -120,14 +123,9 @@ def open_engine(
         EngineUnavailable: not installed, or without this device or precision.
     """
     name, options = _options(name)
-    if name not in ENGINES:
-        raise UsageError(
-            f"There is no engine {name!r}.", f"Choose from: {', '.join(ENGINES)}."
-        )
+    make = _class(name)
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot run anything.", "Ask for 1 or more.")
-    module, kind = ENGINES[name]
-    make = getattr(importlib.import_module(module), kind)
     unknown = [option for option in options if option not in make.options]
     if unknown:
         raise UsageError(
@@ -142,6 +140,25 @@ def open_engine(
     )
     assert isinstance(engine, Engine)
     return engine
+
+
+def most_copies(name: str) -> int:
+    """`Engine.most_copies` of an engine, with or without options, that need not be here.
+
+    Raises:
+        UsageError: no such engine.
+    """
+    return int(_class(_options(name)[0]).most_copies)
+
+
+def _class(name: str) -> Any:
+    """The engine's class; all take the keywords of `open_engine`."""
+    if name not in ENGINES:
+        raise UsageError(
+            f"There is no engine {name!r}.", f"Choose from: {', '.join(ENGINES)}."
+        )
+    module, kind = ENGINES[name]
+    return getattr(importlib.import_module(module), kind)
 
 
 def _options(text: str) -> Tuple[str, Dict[str, str]]:

@@ -45,6 +45,7 @@ def ops(options: argparse.Namespace) -> None:
         blueprint,
         options.folder / "ops.zip",
         original=merged_onnx(made, keep_everything(blueprint), options.batch),
+        engine="tensorrt",
         batch=options.batch,
         precision=options.precision,
     )

@@ -50,6 +50,25 @@ def test_shape_names_and_folded_norm(exported):
     assert (graph.input[0].name, graph.output[0].name) == ("input", "output")
 
 
+def test_tensorrt_8_can_read_it(exported):
+    """Its parser ignores axes that are an input, as they are from opset 18 on."""
+    model = onnx.load_from_string(exported)
+    assert (model.opset_import[0].version, model.ir_version) == (17, 8)
+    (mean,) = (node for node in model.graph.node if node.op_type == "ReduceMean")
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in mean.attribute}
+    assert attributes == {"axes": [-1, -2], "keepdims": 1} and len(mean.input) == 1
+    used = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= used
+    assert check_onnx(exported, small(), images(5)).images == 5
+
+
+def test_a_newer_operator_keeps_its_opset():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=2)).eval()
+    data = export_onnx(net, SHAPE, batch=2)
+    assert onnx.load_from_string(data).opset_import[0].version == 18
+    assert check_onnx(data, net, images(2)).images == 2
+
+
 @pytest.mark.slow
 def test_same_module_same_bytes(exported):
     export_onnx(nn.Sequential(nn.Conv2d(3, 2, 1)), SHAPE)  # no counter carries over

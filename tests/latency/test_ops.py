@@ -88,14 +88,14 @@ def test_every_graph_runs_and_has_the_right_shape(act: str) -> None:
             }
             (y,) = engine.load(plain_graph(op, 2)).infer(feed).values()
             assert y.shape == (2, *exit)
-            engine.load(framed_graph(op, 2)).run_many(1)
+            engine.load(framed_graph(op, 2, 3)).run_many(1)
 
 
 def test_same_op_same_bytes() -> None:
     blueprint = small_residual()
     op = span_op(blueprint, candidates(blueprint)[Span(2, 4)], True)
-    assert framed_graph(op, 4) == framed_graph(op, 4)
-    assert framed_graph(op, 4) != framed_graph(op, 2)
+    assert framed_graph(op, 4, 3) == framed_graph(op, 4, 3)
+    assert framed_graph(op, 4, 3) != framed_graph(op, 2, 3)
 
 
 @pytest.mark.parametrize("act", sorted(ACTIVATIONS))

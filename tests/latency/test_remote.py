@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
 
 from dpcompress.errors import BadInput
@@ -229,6 +230,34 @@ def test_a_disk_that_fills_up_is_told_and_the_rest_is_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:GPU clocks")
+def test_no_copies_where_the_engine_may_fuse_them(
+    bundle: Path, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the make-believe GPU of tests/runner/tensorrt/fake.py."""
+    monkeypatch.setenv("DPCOMPRESS_TIMING_CACHE", str(tmp_path / "timing"))
+    host(shared, "10.16.1.11", monkeypatch)
+    results = str(tmp_path / "results.jsonl")
+    with pytest.raises(BadInput, match="tensorrt may fuse.*--engine tensorrt --bundle"):
+        time_bundle(Bundle(bundle), results, engine="tensorrt", sampling=QUICK)
+    single, original = tmp_path / "single.zip", network(BLUEPRINT, 2)
+    settings = {"engine": "tensorrt:cuda_graph=2", "batch": 2}
+    write_bundle(BLUEPRINT, single, original=original, **settings)
+
+    def outputs(path: Path) -> list[int]:
+        opened = Bundle(path)
+        ops = [e.file for e in opened.entries if " > " in e.subject]
+        return [len(onnx.load_from_string(opened.graph(f)).graph.output) for f in ops]
+
+    assert {*outputs(single)} == {1} and max(outputs(bundle)) > 1
+    engine = str(settings["engine"])
+    time_bundle(Bundle(single), results, engine=engine, sampling=QUICK)
+    there = table_from_results(BLUEPRINT, results)
+    here = profile(BLUEPRINT, original=original, sampling=QUICK, **settings)
+    assert there.header["method"] == here.header["method"] == "framed-2, most copies 1"
+    assert there.header.keys() == here.header.keys()
+
+
+@pytest.mark.filterwarnings("ignore:GPU clocks")
 def test_fp16_goes_into_the_graphs_and_notes_into_the_header(
     tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,8 +266,11 @@ def test_fp16_goes_into_the_graphs_and_notes_into_the_header(
     host(shared, "10.16.1.11", monkeypatch)
     bundle, results = tmp_path / "half.zip", tmp_path / "results.jsonl"
     original = network(BLUEPRINT, 2)
-    write_bundle(BLUEPRINT, bundle, original=original, batch=2, precision="fp16")
-    opened, engine = Bundle(bundle), "tensorrt:cuda_graph=2"
+    engine = "tensorrt:cuda_graph=2"
+    write_bundle(
+        BLUEPRINT, bundle, original=original, engine=engine, batch=2, precision="fp16"
+    )
+    opened = Bundle(bundle)
     assert opened.about["graphs"] == "float16"
     with pytest.raises(BadInput, match="written in fp16, not fp32"):
         time_bundle(opened, str(tmp_path / "full.jsonl"), engine=engine, sampling=QUICK)

@@ -65,7 +65,7 @@ def test_all_ops_in_their_frames(engine: Engine, act: str) -> None:
     ops = {span_op(blueprint, merged, True) for merged in candidates(blueprint).values()}
     assert len(ops) > 5
     for op in sorted(ops, key=lambda op: op.signature)[:: 1 if act == "relu6" else 7]:
-        same_as_onnx_runtime(framed_graph(op, 2), engine)
+        same_as_onnx_runtime(framed_graph(op, 2, 3), engine)
 
 
 def one_node(operator: str, shape: list[int], *constants: object, **attributes) -> bytes:
@@ -201,7 +201,7 @@ def test_on_the_gpu(precision: str, tolerance: float) -> None:
     engine = open_engine("torch", precision=precision, device="cuda")
     assert engine.identity["device"].startswith("cuda: ")
     merged = candidates(small_residual())[Span(0, 1)]
-    data = framed_graph(span_op(small_residual(), merged, True), 2)
+    data = framed_graph(span_op(small_residual(), merged, True), 2, 3)
     same_as_onnx_runtime(data, engine, tolerance)
     session = engine.load(data)
     session.run_many(50)

@@ -29,6 +29,7 @@ class TensorRt(Engine):
     name = "tensorrt"
     device = "cuda"
     options = NAMES
+    most_copies = 1  # convolutions of one tensor may be fused into one
 
     def __init__(
         self, *, threads: int, precision: str, device: str, **options: str
@@ -171,23 +172,28 @@ class TensorRt(Engine):
         try:
             with open(f"{path}.json", encoding="utf-8") as file:
                 made = json.load(file)["engine"]
-            told = {key: str(made[key]) for key in _MADE_FOR}
+            told = {key: str(made[key]) for key in (*_MACHINE, "precision")}
         except (OSError, ValueError, KeyError, TypeError):
             return
         here = self.identity
         wrong = [
             f"{key} {told[key]}, not {here[key]}"
-            for key in told
+            for key in _MACHINE
             if told[key] != here[key]
         ]
         if wrong:
             raise BadInput(
                 f"{path} was built for another machine: {'; '.join(wrong)}.",
-                "An engine runs where it was built, in its precision: export it again.",
+                "An engine runs on the GPU and TensorRT it was built with: export again.",
+            )
+        if told["precision"] != self.precision:
+            raise BadInput(
+                f"{path} was built in {told['precision']}, not {self.precision}.",
+                f"Add --precision {told['precision']}.",
             )
 
 
-_MADE_FOR = ("engine_version", "device", "precision")
+_MACHINE = ("engine_version", "device")
 
 
 def _index(device: str) -> int:

@@ -72,6 +72,7 @@ RENAMED = [
         "config.set_cache(cache)",
     ),
     ("session.py", "_context.execute_async_v3(", "_context.execute_async_v4("),
+    ("session.py", "TensorIOMode.INPUT", "TensorIOMode.OUT"),
     ("session.py", "cuda_engine.num_io_tensors", "cuda_engine.num_bindings_"),
     ("engine.py", "trt.LayerInformationFormat.JSON", "trt.LayerInformation.JSON"),
 ]

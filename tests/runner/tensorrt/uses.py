@@ -14,6 +14,7 @@ from tests.runner.tensorrt.signatures import Use
 
 FOLDER = Path(dpcompress.__file__).parent / "runner" / "tensorrt"
 FILES = ("build.py", "engine.py", "options.py", "session.py", "timing_cache.py")
+MODULE = ("trt", "_trt")
 OWNERS = {
     "builder": "Builder",
     "network": "INetworkDefinition",
@@ -74,7 +75,7 @@ def _uses(tree: ast.Module) -> Iterator[Use]:
             continue
         count, keywords = called.get(node, (None, ()))
         owner = _name(node.value)
-        if owner in ("trt", "_trt"):
+        if owner in MODULE:
             if count is None:
                 yield Use(node.attr)
             else:
@@ -82,7 +83,7 @@ def _uses(tree: ast.Module) -> Iterator[Use]:
         elif owner in OWNERS:
             stored = isinstance(node.ctx, ast.Store)
             yield Use(OWNERS[owner], node.attr, count, keywords, stored)
-        elif isinstance(node.value, ast.Attribute) and _name(node.value.value) == "trt":
+        elif isinstance(node.value, ast.Attribute) and _name(node.value.value) in MODULE:
             yield Use(node.value.attr, node.attr)
 
 
