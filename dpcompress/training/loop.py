@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from math import isfinite
 from pathlib import Path
@@ -23,6 +21,7 @@ from dpcompress.training.checkpoint import load_checkpoint, save_checkpoint, sta
 from dpcompress.training.data import Data
 from dpcompress.training.evaluate import check_classes, evaluate
 from dpcompress.training.images import Batches
+from dpcompress.training.layout import fast_layout
 from dpcompress.training.objective import Extension, objective
 from dpcompress.training.recipe import Recipe
 from dpcompress.training.seeding import deterministic, seed_of
@@ -93,7 +92,7 @@ def fit(
     with (
         deterministic(saved[1]["threads"] if saved else None) as threads,
         torch.random.fork_rng(),
-        _fast_layout(*networks),
+        fast_layout(*networks),
     ):
         run = _Run(model, data, recipe, teacher, extension)
         run.notes = {"identity": digest(identity), "threads": threads}
@@ -290,18 +289,6 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
     )
-
-
-@contextmanager
-def _fast_layout(*networks: nn.Module) -> Iterator[None]:
-    """Channels last inside: about twice as fast on a CPU, and what GPUs like."""
-    for network in networks:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    try:
-        yield
-    finally:
-        for network in networks:
-            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 Saved = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]

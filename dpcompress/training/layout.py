@@ -1,0 +1,61 @@
+"""What makes convolutions train fast: memory layout, and a detour for tiny maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+
+@contextmanager
+def fast_layout(*networks: nn.Module) -> Iterator[None]:
+    """Channels last inside: about twice as fast on a CPU, and what GPUs like."""
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with _PadTinyMaps():
+            yield
+    finally:
+        for network in networks:
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+class _PadTinyMaps(TorchFunctionMode):
+    """Pads a map that is smaller than the depthwise kernel before the convolution.
+
+    Values are the same. oneDNN has no fast weight gradient of a depthwise convolution
+    that finds such a map and pads it itself: 10 to 70 times slower, two thirds of a
+    whole step of MobileNetV2 at 32×32 (experiments/training/small_maps.py).
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is F.conv2d and not kwargs and len(args) == 7:
+            images, weight, bias, stride, padding, dilation, groups = args
+            if groups > 1 and _is_tiny(images, weight, padding):
+                pad_h, pad_w = padding
+                padded = F.pad(images, (pad_w, pad_w, pad_h, pad_h))
+                return F.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_tiny(images: Tensor, weight: Tensor, padding: Any) -> bool:
+    return (
+        images.device.type == "cpu"
+        and isinstance(padding, tuple)
+        and weight.shape[1] == 1
+        and any(
+            size < kernel
+            for size, kernel in zip(images.shape[-2:], weight.shape[-2:], strict=True)
+        )
+    )
