@@ -55,7 +55,9 @@ def fit_estimator(config: Config) -> Estimator:
 
 
 ESTIMATORS: dict[str, Callable[[Config], Estimator]] = {
-    "finetune": lambda config: Finetune(config.scoring),
+    "finetune": lambda config: Finetune(
+        config.scoring, free_activations=config.free_activations
+    ),
     "fit": fit_estimator,
 }
 
@@ -101,7 +103,7 @@ class Context:
             with progress_bar("Time the layers") as progress:
                 table = profile(
                     self.blueprint,
-                    original=self.export(None),
+                    original=self.original_onnx,
                     engine=config.engine,
                     batch=config.batch,
                     threads=config.threads,
@@ -114,8 +116,9 @@ class Context:
     def importance(self, estimator: str) -> ImportanceTable:
         """The table by one of ESTIMATORS; a killed call goes on where it was."""
         config, made = self.config, ESTIMATORS[estimator](self.config)
-        settings = [made.identity, config.metric, config.alpha, self.data.digest]
-        key = digest([*settings, state_digest(self.original), self.latency.digest])
+        settings = [made.identity, made.free_activations, config.metric, config.alpha]
+        made_from = [self.data.digest, state_digest(self.original), self.latency.digest]
+        key = digest([*settings, *made_from])
         path = self.folder / f"importance_{estimator}_{key}.csv"
         if not path.exists():
             with progress_bar(f"Score the spans ({estimator})") as progress:
@@ -165,10 +168,14 @@ class Context:
             network = merge_unchecked(linearize(network, everything)).float()
         return export_onnx(network, INPUT, self.config.batch)
 
+    @cached_property
+    def original_onnx(self) -> bytes:
+        return self.export(None)
+
     def speedup(self, shape: Shape) -> Ratio:
         """Measured, against the original, interleaved."""
         times = bench_networks(
-            {"original": self.export(None), "other": self.export(shape)},
+            {"original": self.original_onnx, "other": self.export(shape)},
             engine=self.config.engine,
             threads=self.config.threads,
             sampling=replace(NETWORKS, max_seconds=self.config.measure_seconds),
