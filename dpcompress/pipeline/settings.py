@@ -154,8 +154,9 @@ EXAMPLE = Settings(
     data="digits",
     batch=32,
     budget="65%",
-    pretrain=Recipe(epochs=24, batch_size=64, lr=0.1, warmup=0.3, schedule="onecycle"),
-    finetune=Recipe(epochs=15, batch_size=64, lr=0.05, distill_weight=0.5),
+    scoring=Scoring(recipe=Finetune().recipe.model_copy(update={"steps": 8})),
+    pretrain=Recipe(epochs=20, batch_size=64, lr=0.1, warmup=0.3, schedule="onecycle"),
+    finetune=Recipe(epochs=12, batch_size=64, lr=0.05, distill_weight=0.5),
 )
 """MobileNetV2 on scikit-learn's digits, trained from scratch: what `compress -o RUN`
 runs when it is given nothing else."""

@@ -1,9 +1,12 @@
-"""What makes convolutions train fast: memory layout, and a detour for tiny maps."""
+"""What lets convolutions train fast: memory layout and reuse, a detour for tiny maps."""
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 @contextmanager
 def fast_layout(*networks: nn.Module) -> Iterator[None]:
     """Channels last inside: about twice as fast on a CPU, and what GPUs like."""
+    keep_freed_memory()
     for network in networks:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
@@ -23,6 +27,25 @@ def fast_layout(*networks: nn.Module) -> Iterator[None]:
     finally:
         for network in networks:
             network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+@cache
+def keep_freed_memory() -> None:
+    """From now on this process keeps freed memory for its next tensors.
+
+    glibc hands large blocks back to the system, and every training step pays for the
+    same pages again: a quarter of its time. Does nothing where there is no glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    largest = 2**31 - 1
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, largest)
+    libc.mallopt(_M_TOP_PAD, 2**28)
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 class _PadTinyMaps(TorchFunctionMode):

@@ -1,4 +1,7 @@
-"""The detour for tiny maps changes the way, not the values."""
+"""The detour for tiny maps changes the way, not the values; memory is used again."""
+
+import platform
+import resource
 
 import pytest
 import torch
@@ -61,3 +64,17 @@ def test_only_depthwise_convolutions_of_tiny_maps_are_padded_before(
     with fast_layout(conv), Convolutions() as seen:
         conv(torch.randn(1, 8, size, size))
     assert seen.paddings == [[padding, padding]]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_freed_tensors_give_their_pages_to_the_next():
+    def faults(count: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(count):
+            nn.init.ones_(torch.empty(2**24))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    pages = 2**24 * 4 // resource.getpagesize()
+    with fast_layout():
+        faults(5)
+        assert faults(10) < 5 * pages
