@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +59,20 @@ def cells(config: Config) -> Iterator[Cell]:
                 yield from ((method, speedup, seed) for speedup in budgets)
 
 
+def next_share(tried: list[Row], speedup: float) -> float:
+    """What to ask for next: between the nearest slower and faster ones, if there are
+    both, else in proportion to the last one."""
+    slower = [row for row in tried if row["speedup"] < speedup]
+    faster = [row for row in tried if row["speedup"] >= speedup]
+    if not slower or not faster:
+        last = tried[-1]
+        return min(last["share"] * last["speedup"] / speedup, 1.0)
+    a = max(slower, key=lambda row: row["speedup"])
+    b = min(faster, key=lambda row: row["speedup"])
+    way = math.log(speedup / a["speedup"]) / math.log(b["speedup"] / a["speedup"])
+    return float(a["share"] ** (1 - way) * b["share"] ** way)
+
+
 def design(context: Context, name: str, speedup: float, seed: int) -> Row:
     """The shape whose measured speed-up comes nearest to the one asked for."""
     seed = seed if name in SEEDED else 0
@@ -83,7 +98,7 @@ def design(context: Context, name: str, speedup: float, seed: int) -> Row:
             print(f"{name} {speedup:g}x: {found.median:.3f}x measured", flush=True)
             if abs(found.median / speedup - 1) <= config.tolerance:
                 break
-            share = min(share * found.median / speedup, 1.0)
+            share = next_share(tried, speedup)
         return min(tried, key=lambda row: abs(row["speedup"] / speedup - 1))
 
     key = digest([name, speedup, seed, context.latency.digest, config.metric,

@@ -13,7 +13,7 @@ from dpcompress.depthshrinker import mask_groups
 from dpcompress.errors import BadInput, InfeasibleBudget, UsageError
 from dpcompress.graph import trace
 from dpcompress.tables import LatencyTable
-from experiments.cifar10.compare import cells, kept
+from experiments.cifar10.compare import cells, kept, next_share
 from experiments.cifar10.config import Config, read_config
 from experiments.cifar10.masks import Ranking
 from experiments.cifar10.network import mobilenet_v2
@@ -88,6 +88,16 @@ def test_bad_configs(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="magic"):
         list(cells(config))
+
+
+def test_the_search_for_a_speed_closes_in() -> None:
+    """A network whose time is the square of its share."""
+    tried: list[dict[str, float]] = []
+    share = 0.5
+    for _ in range(6):
+        tried.append({"share": share, "speedup": share**-2})
+        share = next_share(tried, 2.0)
+    assert share == pytest.approx(2**-0.5, rel=1e-3)
 
 
 def test_what_was_made_is_not_made_again(tmp_path: Path) -> None:
