@@ -27,7 +27,7 @@ from dpcompress.files import digest, write_text
 from dpcompress.pipeline.result import macs, parameters
 from dpcompress.training import deterministic, predict_logits, state_digest
 from experiments.cifar10.config import Config, read_config
-from experiments.cifar10.context import INPUT, SHAPE, Context
+from experiments.cifar10.context import INPUT, SHAPE, Context, Shape
 from experiments.cifar10.methods import METHODS, PREPARED, SEEDED, SHAPES, Job
 from experiments.cifar10.results import differences, packed, results
 
@@ -57,6 +57,19 @@ def cells(config: Config) -> Iterator[Cell]:
             budgets = (1.0,) if METHODS[method][0] == "original" else config.speedups
             if seed < seeds:
                 yield from ((method, speedup, seed) for speedup in budgets)
+
+
+def speed(context: Context, shape: Shape) -> Row:
+    """Measured speed-up of networks of this shape."""
+    config = context.config
+    key = digest([SHAPE.dump_python(shape, mode="json"), config.engine, config.batch,
+                  config.threads, state_digest(context.original)])  # fmt: skip
+
+    def measured() -> Row:
+        found = context.speedup(shape)
+        return {"speedup": found.median, "low": found.low, "high": found.high}
+
+    return kept(context.folder / "speeds" / f"{key}.json", measured)
 
 
 def next_share(tried: list[Row], speedup: float) -> float:
@@ -92,11 +105,9 @@ def design(context: Context, name: str, speedup: float, seed: int) -> Row:
             text = SHAPE.dump_python(shape, mode="json")
             if any(row["shape"] == text for row in tried):
                 break
-            found = context.speedup(shape)
-            tried.append({"shape": text, "share": share, "speedup": found.median,
-                          "low": found.low, "high": found.high})  # fmt: skip
-            print(f"{name} {speedup:g}x: {found.median:.3f}x measured", flush=True)
-            if abs(found.median / speedup - 1) <= config.tolerance:
+            tried.append({"shape": text, "share": share, **speed(context, shape)})
+            print(f"{name} {speedup:g}x: {tried[-1]['speedup']:.3f}x", flush=True)
+            if abs(tried[-1]["speedup"] / speedup - 1) <= config.tolerance:
                 break
             share = next_share(tried, speedup)
         return min(tried, key=lambda row: abs(row["speedup"] / speedup - 1))
