@@ -29,6 +29,8 @@ class Finetune:
     time.
 
     norm_momentum: of the batch norms, so that a few steps settle their statistics.
+    free_activations: try added ones; they pay off in long trainings, and double the
+        entries.
     """
 
     recipe: Recipe = field(
@@ -37,8 +39,8 @@ class Finetune:
         )
     )
     norm_momentum: float = 0.3
+    free_activations: bool = True
 
-    free_activations = True
     metrics = ("loss", "accuracy")
 
     @property

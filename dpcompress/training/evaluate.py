@@ -24,7 +24,7 @@ class Metrics:
 
 
 def predict_logits(
-    model: nn.Module, split: Split, batch: int = 256, progress: Progress = silent
+    model: nn.Module, split: Split, batch: int = 64, progress: Progress = silent
 ) -> Tensor:
     """The model's outputs in eval mode, float32 (len(split), classes), on the CPU.
 
@@ -46,7 +46,7 @@ def predict_logits(
 
 
 def evaluate(
-    model: nn.Module, split: Split, batch: int = 256, progress: Progress = silent
+    model: nn.Module, split: Split, batch: int = 64, progress: Progress = silent
 ) -> Metrics:
     """Top-1 accuracy and cross-entropy of `model` on a split.
 

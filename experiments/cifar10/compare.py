@@ -6,31 +6,34 @@
 Every choice and every training is a job of its own, kept in a file of its own under RUN
 that is named by a digest of all it depends on. Stop it at any time; the same command goes
 on. `--only` does one part: latency and designs should have the machine to themselves.
-Writes RUN/results.csv; `plot.py` draws it.
+Trainings run on one thread each, `--workers` of them at a time. Writes RUN/results.csv,
+which `plot.py` draws, and RUN/differences.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dpcompress.blueprint import Plan
-from dpcompress.errors import UsageError
+import joblib
+
+from dpcompress.errors import InfeasibleBudget, UsageError
 from dpcompress.files import digest, write_text
 from dpcompress.pipeline.result import macs, parameters
-from dpcompress.training import evaluate, state_digest
+from dpcompress.training import deterministic, predict_logits, state_digest
 from experiments.cifar10.config import Config, read_config
-from experiments.cifar10.context import INPUT, Context, Shape
-from experiments.cifar10.methods import METHODS, SEEDED, SHAPES, Job
+from experiments.cifar10.context import INPUT, SHAPE, Context, Shape
+from experiments.cifar10.methods import METHODS, PREPARED, SEEDED, SHAPES, Job
+from experiments.cifar10.results import differences, packed, results
 
 Row = dict[str, Any]
+Cell = tuple[str, float, int]
+"""(method, speed-up, seed)."""
 PARTS = ("latency", "importance", "designs", "train")
 
 
@@ -42,18 +45,45 @@ def kept(path: Path, make: Callable[[], Row]) -> Row:
     return found
 
 
-def cells(config: Config) -> Iterator[tuple[str, float, int]]:
-    """(method, speed-up, seed) of every job, the first seed of everything first."""
-    seen = set()
-    for seed, speedup, method in product(config.seeds, config.speedups, config.methods):
+def cells(config: Config) -> Iterator[Cell]:
+    """Every job, the first seed of everything first, then in the config's order."""
+    for method in config.methods:
         if method not in METHODS:
             raise UsageError(
                 f"There is no method {method!r}.", f"There are: {', '.join(METHODS)}."
             )
-        cell = (method, 1.0 if METHODS[method][0] == "original" else speedup, seed)
-        if cell not in seen:
-            seen.add(cell)
-            yield cell
+    for seed in range(max(config.methods.values(), default=0)):
+        for method, seeds in config.methods.items():
+            budgets = (1.0,) if METHODS[method][0] == "original" else config.speedups
+            if seed < seeds:
+                yield from ((method, speedup, seed) for speedup in budgets)
+
+
+def speed(context: Context, shape: Shape) -> Row:
+    """Measured speed-up of networks of this shape."""
+    config = context.config
+    key = digest([SHAPE.dump_python(shape, mode="json"), config.engine, config.batch,
+                  config.threads, state_digest(context.original)])  # fmt: skip
+
+    def measured() -> Row:
+        found = context.speedup(shape)
+        return {"speedup": found.median, "low": found.low, "high": found.high}
+
+    return kept(context.folder / "speeds" / f"{key}.json", measured)
+
+
+def next_share(tried: list[Row], speedup: float) -> float:
+    """What to ask for next: between the nearest slower and faster ones, if there are
+    both, else in proportion to the last one."""
+    slower = [row for row in tried if row["speedup"] < speedup]
+    faster = [row for row in tried if row["speedup"] >= speedup]
+    if not slower or not faster:
+        last = tried[-1]
+        return min(last["share"] * last["speedup"] / speedup, 1.0)
+    a = max(slower, key=lambda row: row["speedup"])
+    b = min(faster, key=lambda row: row["speedup"])
+    way = math.log(speedup / a["speedup"]) / math.log(b["speedup"] / a["speedup"])
+    return float(a["share"] ** (1 - way) * b["share"] ** way)
 
 
 def design(context: Context, name: str, speedup: float, seed: int) -> Row:
@@ -66,31 +96,33 @@ def design(context: Context, name: str, speedup: float, seed: int) -> Row:
     def search() -> Row:
         share, tried = 1 / speedup, []
         for _ in range(config.tries):
-            shape = SHAPES[name](context, share, seed)
-            text = shape.model_dump(mode="json") if isinstance(shape, Plan) else shape
+            try:
+                shape = SHAPES[name](context, share, seed)
+            except InfeasibleBudget:
+                if not tried:
+                    raise
+                break
+            text = SHAPE.dump_python(shape, mode="json")
             if any(row["shape"] == text for row in tried):
                 break
-            found = context.speedup(shape)
-            tried.append({"shape": text, "share": share, "speedup": found.median,
-                          "low": found.low, "high": found.high})  # fmt: skip
-            print(f"{name} {speedup:g}x: {found.median:.3f}x measured", flush=True)
-            if abs(found.median / speedup - 1) <= config.tolerance:
+            tried.append({"shape": text, "share": share, **speed(context, shape)})
+            print(f"{name} {speedup:g}x: {tried[-1]['speedup']:.3f}x", flush=True)
+            if abs(tried[-1]["speedup"] / speedup - 1) <= config.tolerance:
                 break
-            share = min(share * found.median / speedup, 1.0)
+            share = next_share(tried, speedup)
         return min(tried, key=lambda row: abs(row["speedup"] / speedup - 1))
 
     key = digest([name, speedup, seed, context.latency.digest, config.metric,
-                  config.alpha, config.scoring.model_dump()])  # fmt: skip
+                  config.alpha, config.scoring.model_dump(), config.free_activations,
+                  config.search.model_dump(), context.data.digest])  # fmt: skip
     return kept(context.folder / "designs" / f"{name}_{speedup:g}_{key}.json", search)
 
 
 def cell(context: Context, method: str, speedup: float, seed: int) -> Row:
-    """One row of the results."""
+    """One row of the results, on one thread."""
     name, train = METHODS[method]
     chosen = design(context, name, speedup, seed)
-    shape: Shape = chosen["shape"]
-    if isinstance(shape, dict):
-        shape = Plan.model_validate(shape)
+    shape = SHAPE.validate_python(chosen["shape"])
     key = digest([method, chosen["shape"], seed, context.config.recipe.model_dump(),
                   context.data.digest, state_digest(context.original)])  # fmt: skip
 
@@ -100,32 +132,46 @@ def cell(context: Context, method: str, speedup: float, seed: int) -> Row:
         began = time.monotonic()
         network = train(Job(context, shape, seed, checkpoint))
         seconds = time.monotonic() - began
-        test = evaluate(network, context.data.test)
+        test = context.data.test
+        right = predict_logits(network, test).argmax(1) == test.labels
         checkpoint.unlink(missing_ok=True)
         return {
-            "key": key,
             "method": method,
             "budget": speedup,
             "seed": seed,
             "speedup": round(chosen["speedup"], 4),
             "speedup_low": round(chosen["low"], 4),
             "speedup_high": round(chosen["high"], 4),
-            "accuracy": test.accuracy,
-            "test_images": test.count,
+            "accuracy": right.double().mean().item(),
+            "test_images": len(test),
             "train_seconds": round(seconds, 1),
             "parameters": parameters(network),
             "macs": macs(network, INPUT),
+            "right": packed(right),
         }
 
-    return kept(context.folder / "cells" / f"{key}.json", run)
+    with deterministic(threads=1):
+        return kept(context.folder / "cells" / f"{key}.json", run)
 
 
-def write_results(path: Path, rows: list[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+def train(context: Context, jobs: list[Cell]) -> list[Row]:
+    """The rows of `jobs`, in their order; all that are there are written as they come."""
+    several = context.workers > 1
+    rows: dict[Cell, Row] = {}
+    with joblib.parallel_config(
+        "loky" if several else "sequential",
+        # Images in memory reach the workers as one memory-mapped file.
+        **({"inner_max_num_threads": 1, "mmap_mode": "c"} if several else {}),
+    ):
+        parallel = joblib.Parallel(
+            n_jobs=context.workers, return_as="generator_unordered"
+        )
+        for row in parallel(joblib.delayed(cell)(context, *job) for job in jobs):
+            rows[row["method"], row["budget"], row["seed"]] = row
+            found = [rows[job] for job in jobs if job in rows]
+            write_text(context.folder / "results.csv", results(found))
+            write_text(context.folder / "differences.csv", differences(found))
+    return found
 
 
 def compare(context: Context, parts: tuple[str, ...] = PARTS) -> list[Row]:
@@ -136,17 +182,12 @@ def compare(context: Context, parts: tuple[str, ...] = PARTS) -> list[Row]:
         _ = context.latency
     if "importance" in parts:
         for name in dict.fromkeys(names):
-            if name.startswith("dp-"):
-                context.importance(name.removeprefix("dp-"))
+            if name in PREPARED:
+                PREPARED[name](context)
     if "designs" in parts:
         for name, (_, speedup, seed) in zip(names, jobs, strict=True):
             design(context, name, speedup, seed)
-    rows: list[Row] = []
-    if "train" in parts:
-        for job in jobs:
-            rows.append(cell(context, *job))
-            write_results(context.folder / "results.csv", rows)
-    return rows
+    return train(context, jobs) if "train" in parts else []
 
 
 def main() -> None:
@@ -156,9 +197,12 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     options = parser.parse_args()
-    config = read_config(options.config)
-    context = Context(config, options.data, options.weights, options.output)
+    context = Context(
+        *(read_config(options.config), options.data, options.weights, options.output),
+        workers=options.workers,
+    )
     for row in compare(context, tuple(options.only or PARTS)):
         print(f"{row['method']:36} {row['speedup']:.2f}x  {row['accuracy']:.2%}")
 

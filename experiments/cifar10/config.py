@@ -17,10 +17,13 @@ Count = Annotated[int, Field(ge=1)]
 class Config(BaseModel):
     """A comparison of methods at equal measured speed and equal training.
 
-    methods: names in `methods.METHODS`; speedups: budgets, of measured time; seeds: of
-        training, and of what a method draws.
+    methods: names in `methods.METHODS`, in the order in which they are run, and with how
+        many seeds each (of training, and of what a method draws).
+    speedups: budgets, of measured time.
     recipe: of every training; the seed is replaced.
-    scoring: of every entry of the importance table that is made by fine-tuning.
+    scoring: of every entry of the importance table that is made by fine-tuning;
+        free_activations: whether that table has entries with added ones.
+    search: of DepthShrinker's masks.
     train_images, heldout_images, test_images: how many are used, of all classes alike;
         None for all.
     calibration_images: unlabelled ones, for fitting.
@@ -30,11 +33,12 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    methods: tuple[str, ...]
+    methods: dict[str, Count]
     speedups: tuple[Annotated[float, Field(gt=1)], ...]
-    seeds: tuple[int, ...]
     recipe: Recipe
     scoring: Recipe = Finetune().recipe
+    free_activations: bool = True
+    search: Recipe = Recipe(steps=100)
     metric: Literal["accuracy", "loss"] = "loss"
     alpha: float = 1.2
     train_images: Count | None = None

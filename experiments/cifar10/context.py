@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from torch import nn
 
 from dpcompress.blueprint import Blueprint, Plan, keep_everything
 from dpcompress.cli.output import progress_bar
+from dpcompress.depthshrinker import By
 from dpcompress.exporters import export_onnx
 from dpcompress.files import digest
 from dpcompress.graph import linearize, merge_unchecked, trace
@@ -23,12 +26,26 @@ from dpcompress.runner import NETWORKS, Ratio, ratio
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import Data, Split, load_data, state_digest
 from experiments.cifar10.config import Config
+from experiments.cifar10.masks import Ranking, rank
 from experiments.cifar10.network import mobilenet_v2
+from experiments.cifar10.pruned import pruned
 from experiments.cifar10.width import narrowed
 
 INPUT = (3, 32, 32)
-Shape = Plan | float | None
-"""Of a network: a plan of the original, the original's width, or as it is."""
+
+
+class Channels(BaseModel):
+    """About `share` of the original's channels, everywhere alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    how: Literal["narrowed", "pruned"]
+    share: float
+
+
+Shape = Plan | Channels | None
+"""Of a network: a plan of the original, fewer channels, or as it is."""
+SHAPE: TypeAdapter[Shape] = TypeAdapter(Shape)
 
 
 def fit_estimator(config: Config) -> Estimator:
@@ -38,7 +55,9 @@ def fit_estimator(config: Config) -> Estimator:
 
 
 ESTIMATORS: dict[str, Callable[[Config], Estimator]] = {
-    "finetune": lambda config: Finetune(config.scoring),
+    "finetune": lambda config: Finetune(
+        config.scoring, free_activations=config.free_activations
+    ),
     "fit": fit_estimator,
 }
 
@@ -46,8 +65,10 @@ ESTIMATORS: dict[str, Callable[[Config], Estimator]] = {
 class Context:
     """A comparison's folder and what is in it."""
 
-    def __init__(self, config: Config, data: str, weights: Path, folder: Path) -> None:
-        self.config, self.folder = config, folder
+    def __init__(
+        self, config: Config, data: str, weights: Path, folder: Path, workers: int = 1
+    ) -> None:
+        self.config, self.folder, self.workers = config, folder, workers
         self._data, self._weights = data, weights
 
     @cached_property
@@ -82,7 +103,7 @@ class Context:
             with progress_bar("Time the layers") as progress:
                 table = profile(
                     self.blueprint,
-                    original=self.export(None),
+                    original=self.original_onnx,
                     engine=config.engine,
                     batch=config.batch,
                     threads=config.threads,
@@ -95,8 +116,9 @@ class Context:
     def importance(self, estimator: str) -> ImportanceTable:
         """The table by one of ESTIMATORS; a killed call goes on where it was."""
         config, made = self.config, ESTIMATORS[estimator](self.config)
-        settings = [made.identity, config.metric, config.alpha, self.data.digest]
-        key = digest([*settings, state_digest(self.original), self.latency.digest])
+        settings = [made.identity, made.free_activations, config.metric, config.alpha]
+        made_from = [self.data.digest, state_digest(self.original), self.latency.digest]
+        key = digest([*settings, *made_from])
         path = self.folder / f"importance_{estimator}_{key}.csv"
         if not path.exists():
             with progress_bar(f"Score the spans ({estimator})") as progress:
@@ -108,31 +130,52 @@ class Context:
                     spans=worth_scoring(self.blueprint, self.latency),
                     metric=config.metric,
                     alpha=config.alpha,
-                    workers=1,
+                    workers=self.workers,
                     journal=path.with_suffix(".journal.jsonl"),
                     progress=progress,
                 ).write(path)
         return ImportanceTable.read(path)
 
+    def ranking(self, by: By) -> Ranking:
+        """DepthShrinker's masks, searched once for all budgets."""
+        settings = [by, self.config.search.model_dump(), self.data.digest]
+        key = digest([*settings, state_digest(self.original)])
+        path = self.folder / f"masks_{by}_{key}.json"
+        if not path.exists():
+            with progress_bar(f"Search the masks ({by})") as progress:
+                rank(
+                    *(self.original, self.blueprint, self.data, by),
+                    recipe=self.config.search,
+                    checkpoint=path.with_suffix(".checkpoint"),
+                    progress=progress,
+                ).write(path)
+        return Ranking.read(path)
+
     def build(self, shape: Shape) -> nn.Module:
         """The network of this shape as it is deployed, untrained."""
-        if isinstance(shape, float):
-            return narrowed(self.original, self.blueprint, shape)
+        if isinstance(shape, Channels):
+            if shape.how == "pruned":
+                return pruned(self.original, shape.share, INPUT)
+            return narrowed(self.original, self.blueprint, shape.share)
         plan = shape or keep_everything(self.blueprint)
         return merge_unchecked(linearize(self.original, plan)).float()
 
     def export(self, shape: Shape) -> bytes:
         """ONNX with norms folded, whatever the shape."""
         network = self.build(shape)
-        if isinstance(shape, float):
+        if isinstance(shape, Channels):
             everything = keep_everything(trace(network.eval(), INPUT))
             network = merge_unchecked(linearize(network, everything)).float()
         return export_onnx(network, INPUT, self.config.batch)
 
+    @cached_property
+    def original_onnx(self) -> bytes:
+        return self.export(None)
+
     def speedup(self, shape: Shape) -> Ratio:
         """Measured, against the original, interleaved."""
         times = bench_networks(
-            {"original": self.export(None), "other": self.export(shape)},
+            {"original": self.original_onnx, "other": self.export(shape)},
             engine=self.config.engine,
             threads=self.config.threads,
             sampling=replace(NETWORKS, max_seconds=self.config.measure_seconds),

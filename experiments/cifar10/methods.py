@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from dpcompress.blueprint import Plan
 from dpcompress.cli.output import progress_bar
-from dpcompress.graph import linearize, merge
+from dpcompress.depthshrinker import By, finetune
+from dpcompress.graph import fit_merged, linearize, merge, with_norms, without_norms
+from dpcompress.importance import calibration_images
 from dpcompress.latency.fidelity import spread_plans
 from dpcompress.solver import solve
-from dpcompress.training import fit
-from experiments.cifar10.context import Context, Shape
+from dpcompress.training import Recipe, fit
+from experiments.cifar10.context import Channels, Context, Shape
 
 _DRAWN = 60
 """Random plans, evenly spread over all speeds, of which the nearest is taken."""
@@ -33,6 +35,11 @@ class Job(NamedTuple):
     shape: Shape
     seed: int
     checkpoint: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The same for all methods."""
+        return self.context.config.recipe.model_copy(update={"seed": self.seed})
 
 
 # Shapes: (context, share of the original's time, seed) → shape.
@@ -55,9 +62,18 @@ def random_plan(context: Context, share: float, seed: int) -> Plan:
     return min(plans, key=lambda plan: abs((plan.latency_ms or 0) - wanted))
 
 
-def narrow(context: Context, share: float, seed: int) -> float:
+def shrunk_plan(by: By, context: Context, share: float, seed: int) -> Plan:
+    budget_ms = share * (context.latency.original_ms or 0)
+    return context.ranking(by).plan(context.blueprint, context.latency, budget_ms)
+
+
+def narrowed(context: Context, share: float, seed: int) -> Channels:
     """Time is about proportional to the width, between its first and second power."""
-    return round(share, 3)
+    return Channels(how="narrowed", share=round(share, 3))
+
+
+def pruned(context: Context, share: float, seed: int) -> Channels:
+    return Channels(how="pruned", share=round(share, 3))
 
 
 # Training: job → network as it is deployed.
@@ -82,15 +98,24 @@ def linearized(job: Job) -> nn.Module:
 
 
 def fitted(job: Job) -> nn.Module:
-    from dpcompress.graph import fit_merged
-
     network: nn.Module = fit_merged(job.context.original, job.shape, _unlabelled(job))[0]
     return network
 
 
-def fitted_and_trained(job: Job) -> nn.Module:
-    from dpcompress.graph import with_norms, without_norms
+def faded(job: Job) -> nn.Module:
+    """DepthShrinker: the removed activations fade during the first half."""
+    assert isinstance(job.shape, Plan)
+    context = job.context
+    with progress_bar("Train") as progress:
+        network = finetune(
+            *(context.original, job.shape, context.data, job.recipe),
+            checkpoint=job.checkpoint,
+            progress=progress,
+        )
+    return merge(network)[0]
 
+
+def fitted_and_trained(job: Job) -> nn.Module:
     network = fitted(job)
     with_norms(network, _unlabelled(job))
     _trained(network, job)
@@ -99,21 +124,19 @@ def fitted_and_trained(job: Job) -> nn.Module:
 
 
 def _unlabelled(job: Job) -> Tensor:
-    from dpcompress.importance import calibration_images
-
     context = job.context
     return calibration_images(context.data, context.config.calibration_images)
 
 
 def _trained(network: nn.Module, job: Job) -> nn.Module:
-    """With the recipe that is the same for all. The original teaches all but itself."""
+    """The original teaches all but itself."""
     context = job.context
     network.requires_grad_(True)
     with progress_bar("Train") as progress:
         fit(
             network,
             context.data,
-            context.config.recipe.model_copy(update={"seed": job.seed}),
+            job.recipe,
             teacher=context.original if job.shape is not None else None,
             checkpoint=job.checkpoint,
             validate=False,
@@ -125,18 +148,31 @@ def _trained(network: nn.Module, job: Job) -> nn.Module:
 SHAPES: dict[str, Callable[[Context, float, int], Shape]] = {
     "original": as_it_is,
     "random": random_plan,
-    "width": narrow,
+    "width": narrowed,
+    "pruned": pruned,
     "dp-finetune": partial(best_plan, "finetune"),
     "dp-fit": partial(best_plan, "fit"),
+    "shrink-block": partial(shrunk_plan, "block"),
+    "shrink-activation": partial(shrunk_plan, "activation"),
 }
 SEEDED = {"random"}
 """Shapes that depend on the seed."""
+PREPARED: dict[str, Callable[[Context], object]] = {
+    "dp-finetune": lambda context: context.importance("finetune"),
+    "dp-fit": lambda context: context.importance("fit"),
+    "shrink-block": lambda context: context.ranking("block"),
+    "shrink-activation": lambda context: context.ranking("activation"),
+}
+"""What shapes need that takes long but may be made on a busy machine."""
 
 METHODS: dict[str, tuple[str, Callable[[Job], nn.Module]]] = {
     "original": ("original", untrained),
     "original, trained on": ("original", as_deployed),
     "random plan": ("random", linearized),
     "width": ("width", as_deployed),
+    "channel pruning": ("pruned", as_deployed),
+    "DepthShrinker by block": ("shrink-block", faded),
+    "DepthShrinker by activation": ("shrink-activation", faded),
     "two-stage DP (finetune, linearized)": ("dp-finetune", linearized),
     "two-stage DP (finetune, merged)": ("dp-finetune", fitted_and_trained),
     "two-stage DP (fit, linearized)": ("dp-fit", linearized),

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from dpcompress.files import write_bytes
@@ -27,19 +29,21 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
         seeds=("seed", "nunique"),
         train_seconds=("train_seconds", "mean"),
     )
-    return table.reset_index().sort_values(["method", "budget"])
+    return table.reset_index()
 
 
 def plot(results: pd.DataFrame) -> bytes:
     """PNG."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for method, rows in summary(results).groupby("method"):
+    colours = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    axes.set_prop_cycle(cycler(color=colours[::2] + colours[1::2]))
+    for method, rows in summary(results).groupby("method", sort=False):
         axes.errorbar(
             rows["speedup"],
             100 * rows["accuracy"],
             yerr=100 * rows["error"].fillna(0),
-            marker="o",
+            marker="os^Dv<>P"[len(axes.containers) % 8],
             markersize=4,
             capsize=3,
             label=str(method),
