@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dpcompress.blueprint import Illegal, Plan, Span, examine, keep_everything
 from dpcompress.errors import BadInput, IllegalMerge, UntraceableModel, VerificationFailed
 from dpcompress.graph import left_alone, linearize, merge, trace
-from dpcompress.graph.certificate import certify
+from dpcompress.graph.certificate import Certificate, Difference, SpanProof, certify
 from dpcompress.graph.merge import merge_unchecked
 
 
@@ -199,3 +199,17 @@ def test_a_wrong_merge_is_not_certified():
         next(merged.parameters()).data.view(-1)[0] += change
         with pytest.raises(VerificationFailed, match="span 0 to 2"):
             certify(linear, merged).require()
+
+
+def test_a_failed_certificate_says_whether_the_merge_or_rounding_is_to_blame():
+    good = Difference(float64=1e-14, float32=3.9e-4, rounding=1e-4)
+    rough = Difference(float64=1e-14, float32=4.1e-4, rounding=1e-4)
+    wrong = Difference(float64=1e-3, float32=1e-3, rounding=1e-4)
+    Certificate({}, good, good).require()
+    with pytest.raises(VerificationFailed, match="exact, but in float32 the output"):
+        Certificate({}, good, rough).require()
+    with pytest.raises(VerificationFailed, match="not the linearized one: the output"):
+        Certificate({}, good, wrong).require()
+    span = SpanProof(2, 5, (3, 3), good, rough, range_growth=1.0)
+    with pytest.raises(VerificationFailed, match=r"float32 span 2 to 5 .* 4\.1e-04"):
+        Certificate({}, good, wrong, [span]).require()
