@@ -13,12 +13,15 @@ from dpcompress.cli.options import (
     Form,
     Input,
     Json,
+    MaxGrowth,
+    MaxWeightMb,
     Mean,
     ModelArgs,
     Resize,
     Std,
     Threads,
     Weights,
+    candidate_limits,
 )
 from dpcompress.cli.output import console, emit, print_table, progress_bar
 from dpcompress.errors import UsageError
@@ -116,6 +119,8 @@ def compress(
             "--latency", help="Use this latency table instead of measuring one."
         ),
     ] = None,
+    max_growth: MaxGrowth = None,
+    max_weight_mb: MaxWeightMb = None,
     measure: Annotated[
         bool | None,
         typer.Option(
@@ -149,7 +154,14 @@ def compress(
 
     settings: Settings | None
     if model is None:
-        asked = {"data": data, "budget": budget, "weights": weights, "input": input}
+        asked = {
+            "data": data,
+            "budget": budget,
+            "weights": weights,
+            "input": input,
+            "max-growth": max_growth,
+            "max-weight-mb": max_weight_mb,
+        }
         given = [f"--{name}" for name, value in asked.items() if value is not None]
         if given:
             raise UsageError(
@@ -189,6 +201,7 @@ def compress(
             mean=mean,
             std=std,
             latency=latency and str(latency),
+            limits=candidate_limits(max_growth, max_weight_mb),
             measure=measure,
         )
         estimator = estimator or ("fit" if train == "none" else "finetune")

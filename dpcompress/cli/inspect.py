@@ -46,7 +46,7 @@ def inspect(
       dpcompress inspect torchvision:mobilenet_v2 --spans
     """
     from dpcompress.blueprint import examine, spans_of
-    from dpcompress.graph import trace
+    from dpcompress.graph import left_alone, trace
     from dpcompress.models import default_input, load_model
 
     network = load_model(model, model_args=dict(model_args or ()))
@@ -64,6 +64,10 @@ def inspect(
         "layers": _layers(blueprint),
         "skips": _skips(blueprint),
         "barriers": _barriers(blueprint),
+        "left_alone": [
+            {"name": name, "why": why}
+            for name, why in left_alone(network, blueprint.ops).items()
+        ],
         "spans_legal": sum(span["status"] != "illegal" for span in listed),
         "spans_candidate": sum(span["status"] == "candidate" for span in listed),
     }
@@ -164,6 +168,12 @@ def _print(facts: dict[str, Any]) -> None:
     if not stops:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     print_table(columns, rows)
+    reasons: dict[str, list[str]] = {}
+    for conv in facts["left_alone"]:
+        reasons.setdefault(conv["why"], []).append(conv["name"])
+    for why, names in reasons.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        print(f"No layers: {', '.join(names[:3])}{more} ({why}).")
     print(
         f"{facts['spans_legal']} legal spans, of which {facts['spans_candidate']} are "
         "candidates, single layers included."
@@ -191,13 +201,18 @@ def _shape_of(conv: ConvSpec) -> str:
         f"{conv.in_channels}>{conv.out_channels}",
     ]
     if conv.stride != (1, 1):
-        parts.append("stride " + "x".join(map(str, sorted(set(conv.stride)))))
+        parts.append(f"stride {_sizes(conv.stride)}")
     if conv.dilation != (1, 1):
-        parts.append("dilation " + "x".join(map(str, sorted(set(conv.dilation)))))
+        parts.append(f"dilation {_sizes(conv.dilation)}")
     if conv.groups > 1:
         depthwise = conv.groups == conv.in_channels == conv.out_channels
         parts.append("depthwise" if depthwise else f"groups {conv.groups}")
     return " ".join(parts)
+
+
+def _sizes(pair: tuple[int, int]) -> str:
+    height, width = pair
+    return f"{height}" if height == width else f"{height}x{width}"
 
 
 def _short(count: int) -> str:

@@ -12,12 +12,15 @@ from dpcompress.cli.options import (
     Crop,
     Input,
     Json,
+    MaxGrowth,
+    MaxWeightMb,
     Mean,
     ModelArgs,
     Resize,
     Std,
     Threads,
     Weights,
+    candidate_limits,
 )
 from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
@@ -88,6 +91,8 @@ def shrink(
             rich_help_panel=SEARCH,
         ),
     ] = 1.0,
+    max_growth: MaxGrowth = None,
+    max_weight_mb: MaxWeightMb = None,
     search_epochs: Annotated[
         int, typer.Option("--search-epochs", min=1, rich_help_panel=SEARCH)
     ] = 10,
@@ -187,6 +192,7 @@ def shrink(
             by=by,
             latency=None if latency is None else str(latency.resolve()),
             latency_weight=latency_weight,
+            limits=candidate_limits(max_growth, max_weight_mb),
             search=Recipe(epochs=search_epochs, lr=search_lr, distill_weight=0.5),
             free_activations=free_activations,
             finetune=Recipe(epochs=epochs, lr=lr, distill_weight=0.5),

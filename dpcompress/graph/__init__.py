@@ -1,5 +1,6 @@
 """torch networks: trace, linearize, merge, and the proof that a merge is exact."""
 
+from dpcompress.graph.capture import left_alone
 from dpcompress.graph.certificate import Certificate, certify
 from dpcompress.graph.decay import Decay, decays, set_share
 from dpcompress.graph.fit import FitReport, fit_merged
@@ -9,12 +10,12 @@ from dpcompress.graph.norms import with_norms, without_norms
 
 __all__ = [
     "Certificate",
+    "Decay",
     "FitReport",
     "certify",
-    "fit_merged",
-    "Decay",
-    "certify",
     "decays",
+    "fit_merged",
+    "left_alone",
     "linearize",
     "merge",
     "merge_unchecked",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from dpcompress.blueprint import Blueprint, Limits, find_chains
+from dpcompress.blueprint import Blueprint, Limits, Op, find_chains
 from dpcompress.errors import BadInput, UntraceableModel
 from dpcompress.graph.describe import IDENTITY_NAMES, Describer, is_fixed_norm
 from dpcompress.graph.normal_form import normalize
@@ -75,6 +76,7 @@ def capture(
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise BadInput(f"{input_shape} is not an input shape.", "Give (C, H, W).")
+    _require_readable(model)
     root = _copied(model).cpu().eval()
     wide = any(p.dtype == torch.float64 for p in root.parameters())
     root = root.double() if wide else root.float()
@@ -98,7 +100,9 @@ def capture(
         node.meta["op"] = number
     layers, chains = find_chains(ops)
     if not layers:
-        causes = "; ".join(f"{path}: {why}" for path, why in leaves.items())
+        causes = "; ".join(
+            f"{path}: {why}" for path, why in (leaves | left_alone(network, ops)).items()
+        )
         raise UntraceableModel(
             f"{type(model).__name__} has no convolution that could merge"
             + (f" ({causes})." if causes else "."),
@@ -123,6 +127,26 @@ def capture(
     return Captured(network, blueprint)
 
 
+def left_alone(network: nn.Module, ops: Iterable[Op]) -> dict[str, str]:
+    """The 2-d convolutions of `network` that are no layers, each with the reason."""
+    convs = {n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    return {op.name: op.why for op in ops if op.kind == "opaque" and op.name in convs}
+
+
+def _require_readable(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UntraceableModel(
+            f"{type(model).__name__} is a compiled script.",
+            "Give the module that it was made from.",
+        )
+    for path, values in model.named_parameters():
+        if nn.parameter.is_lazy(values) or values.is_meta:
+            raise BadInput(
+                f"{path} of {type(model).__name__} has no values yet.",
+                "Load its weights; a lazy module gets its own when it is called once.",
+            )
+
+
 def _copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
@@ -145,6 +169,11 @@ def _run(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         if p.default is p.empty
         and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
+    if not parameters:
+        raise UntraceableModel(
+            f"{type(model).__name__}.forward does not name its input.",
+            "Give the network itself, not a wrapper around it (.module, ._orig_mod).",
+        )
     if len(parameters) != 1:
         raise UntraceableModel(
             f"{type(model).__name__} takes {len(parameters)} inputs, not one image.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,20 +85,32 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        differences = [self.network_random, self.network_real]
-        for span in self.spans:
-            differences += [span.random, span.real]
-        return all(d.holds for d in differences if d is not None)
+        return all(difference.holds for _, difference in self._compared())
+
+    def _compared(self) -> Iterator[tuple[str, Difference]]:
+        """Span by span, then the whole: where, and the difference there."""
+        places = [(f"span {s.start} to {s.stop}", s.random, s.real) for s in self.spans]
+        places.append(("the output", self.network_random, self.network_real))
+        for where, random, real in places:
+            yield where, random
+            if real is not None:
+                yield where, real
 
     def require(self) -> None:
-        """Raise VerificationFailed, naming the worst span, unless everything holds."""
+        """Raise VerificationFailed, naming the first span that fails, unless all hold."""
         if self.holds:
             return
-        bad = [
-            s for s in self.spans if not s.random.holds or (s.real and not s.real.holds)
-        ]
-        where = f"span {bad[0].start} to {bad[0].stop}" if bad else "the output"
-        worst = bad[0].random if bad else self.network_random
+        where, worst = next((w, d) for w, d in self._compared() if not d.holds)
+        if worst.float64 <= FLOAT64_LIMIT:
+            raise VerificationFailed(
+                f"The merge is exact, but in float32 {where} changes by "
+                f"{worst.float32:.1e} of its largest value, and by {worst.rounding:.1e} "
+                f"from rounding alone ({FLOAT32_LIMIT:g} or {ROUNDING_FACTOR} times that "
+                "allowed).",
+                "Nothing was written; values that grow from layer to layer do this: "
+                "train the linearized network, so that its norms have statistics of "
+                "their own.",
+            )
         raise VerificationFailed(
             f"The merged network is not the linearized one: {where} differs by "
             f"{worst.float64:.1e} in float64 and {worst.float32:.1e} in float32, of the "
@@ -147,7 +160,7 @@ def certify(
                 range_growth=_range_growth(pairs[torch.float32], blueprint, span),
             )
             for n, span in enumerate(spans)
-            if span.span.length > 1
+            if sum(blueprint.ops[i].kind == "conv" for i in span.region) > 1
         ],
         fp16_linearized=fp16[0],
         fp16_merged=fp16[1],

@@ -26,7 +26,19 @@ _GLOBAL_POOL_CALLS = {
     "mean",
     "amax",
 }
+_ATTENTION_CALLS = {
+    F.scaled_dot_product_attention,
+    operator.matmul,
+    torch.matmul,
+    torch.bmm,
+    "matmul",
+    "bmm",
+}
 _WHY = {
+    **dict.fromkeys(
+        _GLOBAL_POOL_CALLS, "global pooling (or another reduction) is not a convolution"
+    ),
+    **dict.fromkeys(_ATTENTION_CALLS, "attention is not linear"),
     nn.MaxPool2d: "max pooling is not linear",
     nn.AdaptiveAvgPool2d: "global pooling is not a convolution",
     nn.AdaptiveMaxPool2d: "global pooling is not a convolution",

@@ -69,6 +69,8 @@ FIELDS = [
     "worst_float64",
     "worst_float32",
     "worst_rounding",
+    "seed_float32",
+    "its_rounding",
     "keep_everything_float64",
     "seconds",
     "refused",
@@ -90,7 +92,7 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
         return {"refused": str(error)}
     images = torch.randn(1, *shape, dtype=torch.float64)
     worst = {"worst_float64": 0.0, "worst_float32": 0.0, "worst_rounding": 0.0}
-    fewest = blueprint.depth
+    fewest, worst_plan = blueprint.depth, {}
     for seed in range(plans):
         plan = random_plan(blueprint, seed)
         linear = linearize(model, plan)
@@ -104,6 +106,11 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
                 "worst_float64": relative(merged(images), wide),
                 "worst_float32": relative(merged.float()(images.float()), single),
                 "worst_rounding": relative(single.double(), wide),
+            }
+        if found["worst_float32"] > worst["worst_float32"]:
+            worst_plan = {
+                "seed_float32": seed,
+                "its_rounding": f"{found['worst_rounding']:.1e}",
             }
         worst = {name: max(worst[name], found[name]) for name in worst}
         # Graph modules refer to themselves, so they stay until they are looked for.
@@ -122,6 +129,7 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
         "plans": plans,
         "fewest_convs": fewest,
         **{name: f"{value:.1e}" for name, value in worst.items()},
+        **worst_plan,
         "keep_everything_float64": f"{same:.1e}",
         "seconds": round(time.monotonic() - began),
     }

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpcompress.blueprint import Plan, candidates
+from dpcompress.blueprint import Limits, Plan, candidates
 from dpcompress.cli.output import emit
 from dpcompress.errors import InfeasibleBudget
 from dpcompress.graph import trace
@@ -251,6 +251,7 @@ def test_compress_finds_faults_before_it_begins(run: Run, here: Path):
     refused(compress(run, "--budget", "soon"), 2, "'soon' is not a budget")
     refused(compress(run, "--engine", "none"), 2, "no engine 'none'")
     refused(compress(run, model="odd.py:branching"), 4, "cannot be traced")
+    refused(run("compress", "--max-growth", 2, "-o", "run"), 2, "--max-growth without")
     assert not (here / "run").exists()
 
 
@@ -278,6 +279,17 @@ def test_an_infeasible_run_keeps_its_tables_for_another_budget(run: Run, here: P
         (here / "run" / name).write_bytes(whole)
 
 
+@pytest.mark.slow
+def test_a_run_scores_only_what_its_limits_allow(run: Run, here: Path):
+    known = ("--latency", "latency.csv", "--budget", "1%", "--max-growth", 1)
+    refused(compress(run, *known), 3, "least possible latency")
+    scored = pd.read_csv(here / "run/importance.csv", comment="#")
+    spans = set(zip(scored["start"], scored["stop"], strict=True))
+    blueprint = trace(load_model("net.py:net"), SIZE, Limits(max_growth=1))
+    assert spans == set(map(tuple, candidates(blueprint)))
+    assert spans < set(map(tuple, candidates(trace(load_model("net.py:net"), SIZE))))
+
+
 def test_shrink_and_expand(run: Run, here: Path):
     known = ("net.py:net", "--weights", "trained.safetensors", "--data", "photos")
     shrink = ("shrink", *known, "--input", "3x8x8", "--threads", 1, "-o", "run")
@@ -290,6 +302,8 @@ def test_shrink_and_expand(run: Run, here: Path):
     refused(run(*shrink), 2, "needs --data and --keep")
     refused(run("shrink", "-o", "run"), 2, "run holds no run")
     refused(run("shrink", "--keep", 1, "-o", "run"), 2, "--keep without a MODEL")
+    done = run(*shrink, "--keep", 2, "--max-growth", 1)
+    refused(done, 2, "2 of 1 masks")
     assert not (here / "run").exists()
 
     expand = ("expand", *known, "--input", "3x8x8", "-o", "new.safetensors")

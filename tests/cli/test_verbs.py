@@ -46,6 +46,23 @@ def test_inspect_prints_layers_and_spans(run, net):
     assert "candidate" in shown.out
 
 
+def test_inspect_says_why_a_convolution_is_no_layer_and_which_side_a_stride_is(
+    run, tmp_path
+):
+    (tmp_path / "odd.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    twice = nn.Conv2d(4, 4, 1)\n"
+        "    first = nn.Conv2d(3, 4, 3, stride=(2, 1), dilation=(1, 3))\n"
+        "    return nn.Sequential(first, nn.ReLU(), twice, twice)\n"
+    )
+    asked = ("inspect", f"{tmp_path / 'odd.py'}:net", "--input", "3x9x9")
+    facts = run(*asked, "--json").json
+    assert facts["layers"][0]["conv"] == "3x3 3>4 stride 2x1 dilation 1x3"
+    assert facts["left_alone"] == [{"name": "2", "why": "the module is used 2 times"}]
+    assert "No layers: 2 (the module is used 2 times)." in run(*asked).out
+
+
 def test_inspect_of_a_file_with_a_fault_says_where(run, tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("x = 1\nimport no_such_package\n")

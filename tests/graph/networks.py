@@ -13,10 +13,20 @@ from torch.nn import functional as F
 from dpcompress.blueprint import Blueprint, Plan, Span, legal_spans
 
 
-def randomise(model: nn.Module, input_shape: tuple[int, int, int], seed: int = 0) -> None:
+def randomise(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    seed: int = 0,
+    *,
+    noise: float = 1.0,
+) -> None:
     """Random norm parameters, and statistics near what random images give: otherwise
     values grow from layer to layer, and rounding with them. A linearized network needs
-    statistics of its own, as fine-tuning would give it."""
+    statistics of its own, as fine-tuning would give it.
+
+    noise: how near; at 1, means are off by a fifth of the standard deviation, variances
+        by a factor of 0.7 to 1.4.
+    """
     torch.manual_seed(seed)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
@@ -31,9 +41,10 @@ def randomise(model: nn.Module, input_shape: tuple[int, int, int], seed: int = 0
             model(torch.randn(4, *input_shape, dtype=next(model.parameters()).dtype))
         for norm in norms:
             if norm.running_mean is not None and norm.running_var is not None:
-                noise = torch.randn_like(norm.running_mean)
-                norm.running_mean += 0.2 * norm.running_var.sqrt() * noise
-                norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.4)
+                off = noise * torch.randn_like(norm.running_mean)
+                norm.running_mean += 0.2 * norm.running_var.sqrt() * off
+                factor = torch.empty_like(norm.running_var)
+                norm.running_var *= factor.uniform_(1 - 0.3 * noise, 1 + 0.4 * noise)
     model.eval()
 
 

@@ -1,13 +1,16 @@
 """What cannot be traced or merged is refused with its name, never computed wrongly."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dpcompress.blueprint import Illegal, Plan, Span, examine, keep_everything
 from dpcompress.errors import BadInput, IllegalMerge, UntraceableModel, VerificationFailed
-from dpcompress.graph import linearize, merge, trace
-from dpcompress.graph.certificate import certify
+from dpcompress.graph import left_alone, linearize, merge, trace
+from dpcompress.graph.certificate import Certificate, Difference, SpanProof, certify
 from dpcompress.graph.merge import merge_unchecked
 
 
@@ -61,6 +64,71 @@ def test_no_convolution_several_inputs_wrong_size():
         trace(TwoInputs(), (3, 8, 8))
     with pytest.raises(BadInput, match="does not accept an input of 3x8x8"):
         trace(nn.Sequential(conv(4, 4)), (3, 8, 8))
+
+
+def test_convolutions_that_are_no_layers_are_told_with_the_reason():
+    shared = conv()
+    with pytest.raises(UntraceableModel, match="no conv.*0: the module is used 2 times"):
+        trace(nn.Sequential(shared, nn.ReLU(), shared), (3, 8, 8))
+    model = nn.Sequential(conv(), nn.AdaptiveAvgPool2d(1), conv(3, 3, 1), shared)
+    model.append(shared)
+    ops = trace(model, (3, 8, 8)).ops
+    assert left_alone(model, ops) == {
+        "2": "it works on a globally pooled vector",
+        "3": "the module is used 2 times",
+    }
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(3, 3), nn.ReLU(), conv())
+
+
+def on_meta() -> nn.Module:
+    return nn.Sequential(conv(), conv()).to("meta")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (lazy, BadInput, "0.weight of Sequential has no values yet"),
+        (on_meta, BadInput, "0.weight of Sequential has no values yet"),
+        (lambda: torch.jit.script(conv_only()), UntraceableModel, "compiled script"),
+        (lambda: nn.DataParallel(conv_only()), UntraceableModel, "not name its input"),
+    ],
+    ids=["lazy", "meta", "script", "data parallel"],
+)
+def test_what_is_no_plain_module_is_refused(
+    make: Callable[[], nn.Module], kind: type[Exception], words: str
+):
+    with pytest.raises(kind, match=words):
+        trace(make(), (3, 8, 8))
+
+
+class Written(nn.Module):
+    """Its middle is a function."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = conv(), middle, conv()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("middle", "words"),
+    [
+        (lambda y: F.adaptive_avg_pool2d(y, 4), "global pooling"),
+        (lambda y: y @ y.transpose(-2, -1), "attention"),
+        (lambda y: F.scaled_dot_product_attention(y, y, y), "attention"),
+        (lambda y: torch.cat([y[:, 1:], y[:, :1]], 1), "concatenation"),
+    ],
+)
+def test_barriers_written_as_functions_are_named(
+    middle: Callable[[Tensor], Tensor], words: str
+):
+    assert words in reason(Written(middle), 0, 2)
 
 
 def test_a_graph_that_computes_something_else_is_refused():
@@ -131,3 +199,17 @@ def test_a_wrong_merge_is_not_certified():
         next(merged.parameters()).data.view(-1)[0] += change
         with pytest.raises(VerificationFailed, match="span 0 to 2"):
             certify(linear, merged).require()
+
+
+def test_a_failed_certificate_says_whether_the_merge_or_rounding_is_to_blame():
+    good = Difference(float64=1e-14, float32=3.9e-4, rounding=1e-4)
+    rough = Difference(float64=1e-14, float32=4.1e-4, rounding=1e-4)
+    wrong = Difference(float64=1e-3, float32=1e-3, rounding=1e-4)
+    Certificate({}, good, good).require()
+    with pytest.raises(VerificationFailed, match="exact, but in float32 the output"):
+        Certificate({}, good, rough).require()
+    with pytest.raises(VerificationFailed, match="not the linearized one: the output"):
+        Certificate({}, good, wrong).require()
+    span = SpanProof(2, 5, (3, 3), good, rough, range_growth=1.0)
+    with pytest.raises(VerificationFailed, match=r"float32 span 2 to 5 .* 4\.1e-04"):
+        Certificate({}, good, wrong, [span]).require()
