@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Threads that wait for each other and for another process are slower than one.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("fast", max_examples=25, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "fast")

@@ -166,9 +166,11 @@ class Blueprint(Frozen):
 
     @cached_property
     def digest(self) -> str:
-        """Identifies the structure: not the weights, and not the candidate limits, so
-        that a plan holds whatever limits it was searched with. Tables record both."""
-        return digest(self.model_dump(mode="json", exclude={"limits"}))
+        """Identifies the structure: not the weights, not how a barrier is worded, and not
+        the candidate limits, so that a plan holds whatever limits it was searched with.
+        Tables record both."""
+        said = {"limits": True, "ops": {"__all__": {"why"}}}
+        return digest(self.model_dump(mode="json", exclude=said))
 
     @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:

@@ -3,6 +3,7 @@
 import pytest
 
 from dpcompress.blueprint import Blueprint, Plan
+from dpcompress.blueprint.data import Op
 from dpcompress.errors import BadInput
 
 
@@ -46,3 +47,15 @@ def test_an_impossible_plan_is_refused(fault: dict):
 def test_a_truncated_blueprint_is_refused():
     with pytest.raises(BadInput, match="blueprint"):
         Blueprint.from_json('{"version": 1, "input": [3, 8, 8]', "b.json")
+
+
+def test_tables_outlive_the_wording_of_a_barrier():
+    def digest(why: str, kind: str = "opaque") -> str:
+        image = Op(name="x", kind="input", shape=(3, 8, 8))
+        last = Op(name="f", kind=kind, inputs=(0,), shape=(3, 8, 8), why=why)
+        return Blueprint(
+            input=(3, 8, 8), ops=(image, last), output=1, layers=(), chains=()
+        ).digest
+
+    assert digest("no convolution") == digest("is not a convolution")
+    assert digest("", "norm") != digest("", "opaque")
