@@ -169,8 +169,10 @@ class Blueprint(Frozen):
         """Identifies the structure: not the weights, not how a barrier is worded, and not
         the candidate limits, so that a plan holds whatever limits it was searched with.
         Tables record both."""
-        said = {"limits": True, "ops": {"__all__": {"why"}}}
-        return digest(self.model_dump(mode="json", exclude=said))
+        structure = self.model_dump(
+            mode="json", exclude={"limits": True, "ops": {"__all__": {"why": True}}}
+        )
+        return digest(structure)
 
     @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:
