@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+"""Parameters of mallopt (malloc.h)."""
+
 
 @contextmanager
 def fast_layout(*networks: nn.Module) -> Iterator[None]:
@@ -34,7 +37,7 @@ def keep_freed_memory() -> None:
     """From now on this process keeps freed memory for its next tensors.
 
     glibc hands large blocks back to the system, and every training step pays for the
-    same pages again: a quarter of its time. Does nothing where there is no glibc.
+    same pages again: up to a third of its time. Does nothing where there is no glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -45,14 +48,11 @@ def keep_freed_memory() -> None:
     libc.mallopt(_M_TOP_PAD, 2**28)
 
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-
-
 class _PadTinyMaps(TorchFunctionMode):
     """Pads a map that is smaller than the depthwise kernel before the convolution.
 
     Values are the same. oneDNN has no fast weight gradient of a depthwise convolution
-    that finds such a map and pads it itself: 10 to 70 times slower, two thirds of a
+    that finds such a map and pads it itself: 10 to 70 times slower, four tenths of a
     whole step of MobileNetV2 at 32×32 (experiments/training/small_maps.py).
     """
 
