@@ -170,7 +170,15 @@ def shrink(
 
     settings = None
     if model is None:
-        asked = {"data": data, "keep": keep, "weights": weights, "latency": latency}
+        asked = {
+            "data": data,
+            "keep": keep,
+            "weights": weights,
+            "latency": latency,
+            "input": input,
+            "max-growth": max_growth,
+            "max-weight-mb": max_weight_mb,
+        }
         given = [f"--{name}" for name, value in asked.items() if value is not None]
         if given:
             raise UsageError(f"{', '.join(given)} without a MODEL.", "Name the model.")

@@ -15,13 +15,10 @@ from torch import Tensor, nn
 
 from dpcompress.errors import UntraceableModel, VerificationFailed
 from dpcompress.exporters.check import ExportCheck, check_session
-from dpcompress.runner import open_engine
+from dpcompress.runner import IR_VERSION, OPSET, open_engine
 
 _WRITTEN = 18
 """The oldest opset that torch itself writes."""
-OPSET, IR_VERSION = 17, 8
-"""The newest that TensorRT 8.5 reads: it takes no axes of a mean as an input, and then
-averages over all of them (github.com/NVIDIA/TensorRT/issues/3467)."""
 
 
 def export_onnx(

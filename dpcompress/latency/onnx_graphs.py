@@ -17,10 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from dpcompress.blueprint import ConvSpec, Sides
 from dpcompress.errors import BadInput
 from dpcompress.latency.ops import Shape, Step, TimedOp
-
-OPSET = 17
-IR_VERSION = 8
-"""The newest that TensorRT 8.5 reads."""
+from dpcompress.runner import IR_VERSION, OPSET
 
 _PERIOD = 4093
 

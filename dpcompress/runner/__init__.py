@@ -4,13 +4,22 @@ Needs numpy and one engine, so that it can be copied to a board.
 """
 
 from dpcompress.runner.comparison import NETWORKS, Ratio, compare, ratio
-from dpcompress.runner.engine import ENGINES, Engine, Session, open_engine
+from dpcompress.runner.engine import (
+    ENGINES,
+    IR_VERSION,
+    OPSET,
+    Engine,
+    Session,
+    open_engine,
+)
 from dpcompress.runner.sampling import OPS, Measurement, Sampling, Subject, measure
 
 __all__ = [
     "ENGINES",
+    "IR_VERSION",
     "NETWORKS",
     "OPS",
+    "OPSET",
     "Engine",
     "Measurement",
     "Ratio",

@@ -201,7 +201,7 @@ def test_sigkill(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     score_quickly(whole)
     journal = killed / "journal.jsonl"
-    process = multiprocessing.get_context("fork").Process(
+    process = multiprocessing.get_context("spawn").Process(
         target=score_quickly, args=(killed,)
     )
     process.start()

@@ -34,36 +34,38 @@ def test_ray_gives_the_same_table(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, data = load_model(f"{tmp_path}/mine.py:net"), small_digits()
     blueprint = trace(model, (3, 8, 8))
+    quick = Finetune(Recipe(steps=2, batch_size=32, lr=0.01, augment=False))
     done: list[int] = []
 
     def progress(finished: int, total: int, note: str = "") -> None:
         done.append(finished)
 
-    tables = [
-        score(
-            model,
-            blueprint,
-            data,
-            estimator=Finetune(Recipe(steps=2, batch_size=32, lr=0.01, augment=False)),
-            spans=SPANS,
-            executor=executor,
-            workers=2 if executor == "ray" else 1,
-            journal=tmp_path / f"{executor}.jsonl",
-            progress=progress,
-        ).to_csv()
-        for executor in ("local", "ray")
-    ]
-    assert tables[0] == tables[1] and done[-1] == 4
-    assert not ray.is_initialized()
+    for estimator in (Fit(images=100, heldout=100), quick):
+        tables = [
+            score(
+                model,
+                blueprint,
+                data,
+                estimator=estimator,
+                spans=SPANS,
+                executor=executor,
+                workers=2 if executor == "ray" else 1,
+                journal=tmp_path / f"{executor}.jsonl",
+                progress=progress,
+            ).to_csv()
+            for executor in ("local", "ray")
+        ]
+        assert tables[0] == tables[1] and done[-1] == 4
+        if estimator is not quick:  # the first cluster was started and stopped by score
+            assert not ray.is_initialized()
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    assert ray.is_initialized()
     journals = [(tmp_path / f"{e}.jsonl").read_bytes() for e in ("local", "ray")]
     assert journals[0] == journals[1]
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     bad = load_model(f"{tmp_path}/mine.py:net", None, {"classes": 3})
     with pytest.raises(BadInput, match="^The data has 10 classes"):
         score(bad, trace(bad, (3, 8, 8)), data, estimator=Fit(images=100),
               spans=SPANS, executor="ray", workers=1)  # fmt: skip
-    assert ray.is_initialized()
     ray.shutdown()
 
 

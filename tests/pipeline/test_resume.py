@@ -100,9 +100,12 @@ def lines(path: Path) -> int:
 
 MOMENTS: list[Callable[[Path], bool]] = [
     lambda run: (run / "original.checkpoint").exists(),
+    lambda run: (run / "original.safetensors").exists(),
     lambda run: lines(run / "importance.jsonl") >= 2,
+    lambda run: lines(run / "importance.jsonl") >= 7,
     lambda run: (run / "plan.json").exists(),
     lambda run: (run / "finetune.checkpoint").exists(),
+    lambda run: (run / "certificate.json").exists(),
     lambda run: (run / "compressed.onnx").exists(),
 ]
 

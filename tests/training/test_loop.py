@@ -218,7 +218,7 @@ def test_sigkill_at_any_moment(tmp_path: Path) -> None:
     train(whole)
     log = killed / "steps"
     for limit in (20, 71, 100):
-        process = multiprocessing.get_context("fork").Process(
+        process = multiprocessing.get_context("spawn").Process(
             target=train, args=(killed,)
         )
         process.start()
