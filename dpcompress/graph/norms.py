@@ -8,9 +8,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-_SIZE = 2**0.5
-"""Norm of the weights of one output channel as He et al. (2015) draw them."""
-
 
 class NormedConv(nn.Sequential):
     """A convolution and the batch norm that was put after it."""
@@ -20,9 +17,8 @@ def with_norms(network: fx.GraphModule, images: Tensor) -> None:
     """Put a batch norm after every convolution of a merged network, in place.
 
     Each starts as the identity: its statistics are those of its input on `images`, and
-    its weight and bias undo them. Kernels are scaled to the size that new ones have: a
-    norm makes a step on a kernel of size s count 1 / s², and folded kernels are of any
-    size. So nothing changes, but training is as well behaved as the original's was.
+    its weight and bias undo them. So nothing changes, but training is as well behaved as
+    the original's was.
 
     images: (N, C, H, W), as the network takes them.
     """
@@ -50,15 +46,10 @@ def with_norms(network: fx.GraphModule, images: Tensor) -> None:
         mean, square = sums / count
         norm: Any = nn.BatchNorm2d(conv.out_channels).eval()
         with torch.no_grad():
-            size = conv.weight.flatten(1).norm(dim=1)
-            scale = torch.where(size > 0, _SIZE / size, 1.0)
-            conv.weight.mul_(scale[:, None, None, None])
-            if conv.bias is not None:
-                conv.bias.mul_(scale)
-            norm.running_mean.copy_(mean * scale)
-            norm.running_var.copy_((square - mean.square()) * scale.square())
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(square - mean.square())
             norm.bias.copy_(mean)
-            norm.weight.copy_((norm.running_var + norm.eps).sqrt() / scale)
+            norm.weight.copy_((norm.running_var + norm.eps).sqrt())
         network.set_submodule(path, NormedConv(conv, norm))
 
 
