@@ -55,8 +55,11 @@ class _Tracer(fx.Tracer):
             path = self.path_of_module(m)
         except NameError:  # made on the fly, as the slices of a Sequential are
             return forward(*args, **kwargs)
+        before = dict(vars(m))
         try:
-            return super().call_module(m, forward, args, kwargs)
+            result = super().call_module(m, forward, args, kwargs)
+            _require_nothing_kept(m, before)
+            return result
         except Exception as error:
             if self.failed is None:  # the innermost module is the one to blame
                 self.failed = (path, _first_line(error))
@@ -209,9 +212,11 @@ def _trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
     fixed = {p.name: p.default for p in parameters if p.default is not p.empty}
     leaves: dict[str, str] = {}
     while True:
-        tracer = _Tracer(leaves)
+        tracer, before = _Tracer(leaves), dict(vars(root))
         try:
-            return tracer.trace(root, concrete_args=fixed or None), leaves
+            graph = tracer.trace(root, concrete_args=fixed or None)
+            _require_nothing_kept(root, before)
+            return graph, leaves
         except Exception as error:  # whatever the model's own code raises on a proxy
             if tracer.failed is None or tracer.failed[0] in leaves:
                 raise UntraceableModel(
@@ -221,6 +226,23 @@ def _trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
                     "will be left as it is.",
                 ) from error
             leaves[tracer.failed[0]] = f"cannot be traced: {tracer.failed[1]}"
+
+
+def _require_nothing_kept(module: nn.Module, before: dict[str, Any]) -> None:
+    """A tensor that a module keeps for others to see would not be kept by its graph."""
+    for name, value in list(vars(module).items()):
+        if isinstance(value, fx.Proxy):
+            setattr(module, name, before.get(name))
+        elif isinstance(value, list) and any(isinstance(v, fx.Proxy) for v in value):
+            value[:] = [v for v in value if not isinstance(v, fx.Proxy)]
+        elif isinstance(value, dict) and any(
+            isinstance(v, fx.Proxy) for v in value.values()
+        ):
+            for key in [k for k, v in value.items() if isinstance(v, fx.Proxy)]:
+                del value[key]
+        else:
+            continue
+        raise ValueError(f"it keeps a tensor in its attribute {name!r}")
 
 
 def _shapes(

@@ -15,6 +15,7 @@ import gc
 import time
 from pathlib import Path
 
+import joblib
 import torch
 from torch import Tensor, nn
 
@@ -84,6 +85,10 @@ def relative(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
+def size(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))
+
+
 def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, object]:
     began = time.monotonic()
     torch.manual_seed(0)
@@ -92,7 +97,7 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
     try:
         blueprint = trace(model, shape)
     except DpcompressError as error:
-        return {"refused": str(error)}
+        return {"network": spec, "input": size(shape), "refused": str(error)}
     images = torch.randn(1, *shape, dtype=torch.float64)
     worst = {"worst_float64": 0.0, "worst_float32": 0.0, "worst_rounding": 0.0}
     fewest, worst_plan = blueprint.depth, {}
@@ -124,6 +129,8 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
     with torch.no_grad():
         same = relative(kept(images), double(images))
     return {
+        "network": spec,
+        "input": size(shape),
         "layers": blueprint.depth,
         "chains": len(blueprint.chains),
         "barriers": len(barriers(blueprint)) - 2,
@@ -143,6 +150,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--plans", type=int, default=20, help="at 63x95 and 96x96")
     parser.add_argument("--usual-plans", type=int, default=3, help="at 224x224")
+    parser.add_argument("--workers", type=int, default=1, help="networks at a time")
     arguments = parser.parse_args()
     done = set()
     if arguments.output.exists():
@@ -154,15 +162,18 @@ def main() -> None:
     # float64 is slow at 224: there the light networks only, and fewer plans.
     work += [(spec, SMALL) for spec in LIGHT + HEAVY]
     work += [(spec, USUAL) for spec in LIGHT]
-    for spec, shape in work:
-        size = "x".join(map(str, shape))
-        if (spec, size) in done:
-            continue
-        plans = arguments.usual_plans if shape == USUAL else arguments.plans
-        row = {"network": spec, "input": size, **examine(spec, shape, plans)}
-        with open(arguments.output, "a", newline="") as file:
-            csv.DictWriter(file, FIELDS).writerow(row)
-        print(row, flush=True)
+    left = [(spec, shape) for spec, shape in work if (spec, size(shape)) not in done]
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(arguments.workers, return_as="generator_unordered")
+        for row in parallel(
+            joblib.delayed(examine)(
+                spec, shape, arguments.usual_plans if shape == USUAL else arguments.plans
+            )
+            for spec, shape in left
+        ):
+            with open(arguments.output, "a", newline="") as file:
+                csv.DictWriter(file, FIELDS).writerow(row)
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -220,6 +220,41 @@ def test_a_module_is_not_what_its_name_says():
     assert every_merge_is_exact(Named(FrozenBatchNorm2d(), two=False)) == 0
 
 
+class Keeper(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.how = conv(), how
+        self.last: Tensor | None = None
+        self.list: list[Tensor] = []
+        self.dict: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.how == "last":
+            self.last = x
+        if self.how == "list":
+            self.list.append(x)
+        if self.how == "dict":
+            self.dict["x"] = x
+        return x
+
+
+@pytest.mark.parametrize("how", ["last", "list", "dict"])
+def test_a_module_that_keeps_a_tensor_stays_as_it_is(how: str):
+    kept = f"keeps a tensor in its attribute {how!r}"
+    with pytest.raises(UntraceableModel, match=kept):
+        trace(Keeper(how), SHAPE)
+    model = nn.Sequential(conv(), Keeper(how), conv(), conv())
+    assert every_merge_is_exact(model) == 1
+    assert kept in why(model, 0, 2)
+    merged, _ = merge(linearize(model, keep_everything(trace(model, SHAPE))))
+    images = torch.randn(1, *SHAPE)
+    merged.float()(images)
+    kept_there = getattr(merged.get_submodule("1"), how)
+    last = {"last": lambda k: k, "list": lambda k: k[-1], "dict": lambda k: k["x"]}[how]
+    assert isinstance(last(kept_there), Tensor)
+
+
 def test_hooks_that_change_a_result_are_barriers():
     model = Net(MERGING["pooling with keywords"])
     model.pool.register_forward_hook(lambda module, args, result: result * 2)
