@@ -112,6 +112,13 @@ def score(
             "over single layers. Published: 1.2 to 1.6.",
         ),
     ] = 1.2,
+    renew: Annotated[
+        bool,
+        typer.Option(
+            help="Single layers start from new weights, as published: for hundreds of "
+            "steps. --no-renew: from their own, with --alpha 1, for fewer.",
+        ),
+    ] = True,
     executor: Annotated[
         str,
         typer.Option(
@@ -194,7 +201,7 @@ def score(
         asked = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
         changes = {name: value for name, value in asked.items() if value is not None}
         recipe = Finetune().recipe.model_dump() | changes
-        chosen = Finetune(type(Finetune().recipe).model_validate(recipe))
+        chosen = Finetune(type(Finetune().recipe).model_validate(recipe), renew=renew)
     journal = journal or output.with_name(output.name + ".journal.jsonl")
     with progress_bar("Scoring spans") as progress:
         table = score_network(

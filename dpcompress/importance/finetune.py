@@ -28,6 +28,10 @@ class Finetune:
     The default recipe is for small images and minutes; give more steps where there is
     time.
 
+    renew: single layers start from new weights, as published, which takes hundreds of
+        steps to make up for. In a shorter training their scores would tell how fast a
+        layer is learnt, not what it is worth: then leave them their own, and shift by
+        their mean alone (alpha 1).
     norm_momentum: of the batch norms, so that a few steps settle their statistics.
     free_activations: try added ones; they pay off in long trainings, and double the
         entries.
@@ -38,6 +42,7 @@ class Finetune:
             steps=10, batch_size=32, lr=0.04, warmup=0.25, augment=False
         )
     )
+    renew: bool = True
     norm_momentum: float = 0.3
     free_activations: bool = True
 
@@ -45,19 +50,33 @@ class Finetune:
 
     @property
     def identity(self) -> dict[str, Any]:
+        kept = {} if self.renew else {"renew": False}
         return {
             "name": "finetune",
             "recipe": self.recipe.model_dump(),
             "norm_momentum": self.norm_momentum,
+            **kept,
         }
 
     def jobs(self, entries: Sequence[Entry | None]) -> list[Job]:
-        return [(entry,) for entry in entries]
+        """One per entry; single layers with their own weights are often one network."""
+        single: list[Entry | None] = []
+        if not self.renew:
+            single = [e for e in entries if e is not None and e.span.length == 1]
+        others: list[Job] = [(e,) for e in entries if e not in single]
+        return [tuple(single)] * bool(single) + others
 
     def __call__(
         self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
     ) -> list[dict[str, float]]:
-        return [self._score(model, blueprint, data, entry) for entry in job]
+        if self.renew or job[0] is None or job[0].span.length > 1:
+            return [self._score(model, blueprint, data, entry) for entry in job]
+        plans = [plan_of(blueprint, entry) for entry in job if entry]
+        scores = {
+            plan: self._score(model, blueprint, data, entry)
+            for plan, entry in dict(zip(plans, job, strict=True)).items()
+        }
+        return [scores[plan] for plan in plans]
 
     def _score(
         self, model: nn.Module, blueprint: Blueprint, data: Data, entry: Entry | None
@@ -65,7 +84,7 @@ class Finetune:
         network = model
         if entry is not None:
             network = linearize(model, plan_of(blueprint, entry))
-            if entry.span.length == 1:
+            if entry.span.length == 1 and self.renew:
                 self._renew(network, blueprint, entry.stop)
             for module in network.modules():
                 if isinstance(module, _NORMS) and module.momentum is not None:

@@ -113,8 +113,9 @@ def design(context: Context, name: str, speedup: float, seed: int) -> Row:
         return min(tried, key=lambda row: abs(row["speedup"] / speedup - 1))
 
     key = digest([name, speedup, seed, context.latency.digest, config.metric,
-                  config.alpha, config.scoring.model_dump(), config.free_activations,
-                  config.search.model_dump(), context.data.digest])  # fmt: skip
+                  config.alpha, config.scoring.model_dump(), config.renew,
+                  config.free_activations, config.search.model_dump(),
+                  context.data.digest])  # fmt: skip
     return kept(context.folder / "designs" / f"{name}_{speedup:g}_{key}.json", search)
 
 

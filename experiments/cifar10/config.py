@@ -22,7 +22,8 @@ class Config(BaseModel):
     speedups: budgets, of measured time.
     recipe: of every training; the seed is replaced.
     scoring: of every entry of the importance table that is made by fine-tuning;
-        free_activations: whether that table has entries with added ones.
+        renew: whether single layers start from new weights; free_activations: whether
+        that table has entries with added ones.
     search: of DepthShrinker's masks.
     train_images, heldout_images, test_images: how many are used, of all classes alike;
         None for all.
@@ -37,6 +38,7 @@ class Config(BaseModel):
     speedups: tuple[Annotated[float, Field(gt=1)], ...]
     recipe: Recipe
     scoring: Recipe = Finetune().recipe
+    renew: bool = True
     free_activations: bool = True
     search: Recipe = Recipe(steps=100)
     metric: Literal["accuracy", "loss"] = "loss"

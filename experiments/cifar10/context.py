@@ -56,7 +56,9 @@ def fit_estimator(config: Config) -> Estimator:
 
 ESTIMATORS: dict[str, Callable[[Config], Estimator]] = {
     "finetune": lambda config: Finetune(
-        config.scoring, free_activations=config.free_activations
+        config.scoring,
+        renew=config.renew,
+        free_activations=config.free_activations,
     ),
     "fit": fit_estimator,
 }

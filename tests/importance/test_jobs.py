@@ -2,7 +2,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,22 @@ def test_single_layers_start_from_new_weights(trained: Trained) -> None:
     single = table.frame[(table.frame["act_start"] == 1) & (table.frame["via"] == -1)]
     original = float(table.header["original_loss"])
     assert (single["loss"] > original).all() and float(table.header["mean"]) < 0
+
+
+def test_without_renewal_single_layers_are_the_network_trained_as_long(
+    trained: Trained,
+) -> None:
+    own = replace(QUICK, renew=False, free_activations=False)
+    ask = trained.model, trained.blueprint, trained.data
+    entries = [Entry(i, i + 1, 1, 1) for i in (0, 1)] + [Entry(1, 4, 1, 0)]
+    assert own.jobs([None, *entries]) == [tuple(entries[:2]), (None,), (entries[2],)]
+    first, second = own(*ask, tuple(entries[:2]))
+    assert first == second != QUICK(*ask, (entries[0],))[0]
+    assert own.identity != QUICK.identity
+    table = trained.score(estimator=own, spans=SPANS, alpha=1)
+    single = table.frame[table.frame["stop"] - table.frame["start"] == 1]
+    assert single["importance"].abs().max() < 1e-12
+    assert len(single) == 5
 
 
 def test_journal_survives_anything_in_the_file(tmp_path: Path) -> None:
