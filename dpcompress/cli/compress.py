@@ -18,6 +18,8 @@ from dpcompress.cli.options import (
     Mean,
     ModelArgs,
     Resize,
+    RunData,
+    RunFolder,
     Std,
     Threads,
     Weights,
@@ -35,15 +37,7 @@ S = TypeVar("S", bound="RunSettings")
 
 
 def compress(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="RUN",
-            help="Folder of the run; made, or gone on with.",
-        ),
-    ],
+    output: RunFolder,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -55,15 +49,7 @@ def compress(
     ] = None,
     weights: Weights = None,
     model_args: ModelArgs = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="digits (built in), cifar10:DIR, or a folder with train/ and test/, one "
-            "subfolder per class.",
-        ),
-    ] = None,
+    data: RunData = None,
     budget: Annotated[
         str | None,
         typer.Option(

@@ -147,6 +147,24 @@ Input = Annotated[
         show_default=False,
     ),
 ]
+RunFolder = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="RUN",
+        help="Folder of the run; made, or gone on with.",
+    ),
+]
+RunData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="digits (built in), cifar10:DIR, or a folder with train/ and test/, one "
+        "subfolder per class.",
+    ),
+]
 Batch = Annotated[
     int,
     typer.Option("--batch", min=1, help="Images per inference, where time is measured."),

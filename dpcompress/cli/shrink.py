@@ -17,6 +17,8 @@ from dpcompress.cli.options import (
     Mean,
     ModelArgs,
     Resize,
+    RunData,
+    RunFolder,
     Std,
     Threads,
     Weights,
@@ -29,15 +31,7 @@ SEARCH, TUNING, ENGINE = "Search", "Fine-tuning", "Engine"
 
 
 def shrink(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="RUN",
-            help="Folder of the run; made, or gone on with.",
-        ),
-    ],
+    output: RunFolder,
     model: Annotated[
         str | None,
         typer.Argument(
@@ -49,15 +43,7 @@ def shrink(
     ] = None,
     weights: Weights = None,
     model_args: ModelArgs = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="digits (built in), cifar10:DIR, or a folder with train/ and test/, one "
-            "subfolder per class.",
-        ),
-    ] = None,
+    data: RunData = None,
     keep: Annotated[
         int | None,
         typer.Option(
