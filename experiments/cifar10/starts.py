@@ -28,7 +28,7 @@ from dpcompress.training import deterministic, evaluate, fit
 from experiments.cifar10.config import read_config
 from experiments.cifar10.context import SHAPE, Context
 
-RIDGES = (1e-4, 1e-3, 1e-2)
+RIDGES = (1e-4, 1e-2)
 BATCH = 256
 
 
