@@ -170,7 +170,12 @@ def score(
             raise UsageError(
                 f"There is no {name} {value}.", f"Choose {' or '.join(known)}."
             )
-    training = {"--steps": steps, "--batch-size": batch_size, "--lr": lr}
+    training = {
+        "--steps": steps,
+        "--batch-size": batch_size,
+        "--lr": lr,
+        "--no-renew": None if renew else True,
+    }
     other = training if estimator == "fit" else {"--images": fit_images}
     unused = [name for name, value in other.items() if value is not None]
     if unused:

@@ -190,6 +190,15 @@ def test_tables_of_another_network(run: Run, here: Path):
     assert not (here / "new.json").exists() and not (here / "I.csv").exists()
 
 
+def test_options_that_would_be_ignored(run: Run, here: Path):
+    ask = ("score", "net.py:net", "--data", "photos", "-o", "I.csv", "--estimator")
+    for option in (("--steps", 3), ("--batch-size", 3), ("--lr", 0.1), ("--no-renew",)):
+        refused(run(*ask, "fit", *option), 2, f"fit has no {option[0]}", "Leave it out")
+    refused(run(*ask, "finetune", "--images", 100), 2, "finetune has no --images")
+    for option in (("--max-growth", 2), ("--max-weight-mb", 1), ("--input", "3x8x8")):
+        refused(run("shrink", "-o", "run", *option), 2, f"{option[0]} without a MODEL")
+
+
 def test_truncated_files(run: Run, here: Path):
     solve = ("solve", "--budget", "90%", "-o", "new.json")
     tables = ("--latency", "latency.csv", "--importance", "importance.csv")
