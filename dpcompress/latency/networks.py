@@ -11,7 +11,6 @@ from dpcompress.latency.engines import open_engine
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     NETWORKS,
-    Engine,
     Measurement,
     Sampling,
     Session,
@@ -43,15 +42,17 @@ def bench_networks(
         BadInput: the engine rejects a network.
     """
     opened = open_engine(engine, threads=threads, precision=precision, device=device)
-    sessions = {name: _load(opened, n, precision) for name, n in networks.items()}
-    subjects = [Subject(name, partial(sessions.__getitem__, name)) for name in sessions]
+    last: dict[str, Session] = {}
+
+    def load(name: str, network: bytes | Path) -> Session:
+        if isinstance(network, Path):
+            last[name] = opened.load_file(str(network))
+        else:
+            last[name] = opened.load(in_precision(network, precision))
+        return last[name]
+
+    subjects = [Subject(name, partial(load, name, n)) for name, n in networks.items()]
     times = compare(subjects, sampling, progress=progress)
     if breakdowns is not None:
-        breakdowns.update({name: s.breakdown() for name, s in sessions.items()})
+        breakdowns.update({name: s.breakdown() for name, s in last.items()})
     return times
-
-
-def _load(engine: Engine, network: bytes | Path, precision: str) -> Session:
-    if isinstance(network, Path):
-        return engine.load_file(str(network))
-    return engine.load(in_precision(network, precision))

@@ -105,6 +105,10 @@ class CoreWait:
         waits = (now[thread][1] - before[thread][1] for thread in now)
         return max(waits, default=0) / 1e9
 
+    def threads(self) -> int:
+        """How many there are."""
+        return len(self._alive())
+
     @staticmethod
     def _alive() -> List[str]:
         try:

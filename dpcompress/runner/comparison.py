@@ -10,7 +10,7 @@ from typing import Callable, Dict, List, Sequence
 import numpy as np
 
 from dpcompress.runner.clock import Clock, CoreWait, Window
-from dpcompress.runner.sampling import FEWEST, Measurement, Sampling, Subject
+from dpcompress.runner.sampling import FEWEST, Measurement, Sampling, Subject, clocks
 from dpcompress.runner.statistics import half_iqr, levels, median_interval, quantile
 
 NETWORKS = Sampling(
@@ -20,7 +20,6 @@ NETWORKS = Sampling(
     max_rounds=80,
     max_repeats=40,
     max_seconds=30.0,
-    sessions=3,
 )
 """Enough for whole networks: most windows are a single inference."""
 
@@ -37,23 +36,16 @@ def compare(
     `max_repeats` the least disturbed rounds fill up to `min_rounds`. All subjects keep
     the same rounds, so that ratios can be taken round by round: see `ratio`. Of five
     subjects or more, what a round was slower or faster for all of them is taken off.
-    The sessions of a subject take turns: where one happens to lie in memory can change
-    its times by several percent, for as long as it lives.
+    The sessions of a subject take turns.
     """
     rng, wait = random.Random(sampling.seed), CoreWait()
     calm: List[List[Window]] = []
     disturbed: List[List[Window]] = []
-    clocks = [
-        [
-            Clock(s.load(), sampling.window_ms, wait, sampling.cold)
-            for _ in range(sampling.sessions)
-        ]
-        for s in subjects
-    ]
+    sessions = [clocks(subject, sampling, wait) for subject in subjects]
     began = time.perf_counter()
     while not _enough(calm, disturbed, time.perf_counter() - began, sampling):
-        turn = (len(calm) + len(disturbed)) % sampling.sessions
-        windows = _round([each[turn] for each in clocks], rng)
+        turn = len(calm) + len(disturbed)
+        windows = _round([own[turn % len(own)] for own in sessions], rng)
         left_alone = _waited(windows) <= sampling.max_waited
         (calm if left_alone else disturbed).append(windows)
         progress(min(len(calm), sampling.max_rounds), sampling.max_rounds, "")
@@ -67,11 +59,11 @@ def compare(
     }
 
 
-def _round(clocks: Sequence[Clock], rng: random.Random) -> List[Window]:
+def _round(turn: Sequence[Clock], rng: random.Random) -> List[Window]:
     found: Dict[int, Window] = {}
-    for i in rng.sample(range(len(clocks)), len(clocks)):
-        found[i] = clocks[i].window()
-    return [found[i] for i in range(len(clocks))]
+    for i in rng.sample(range(len(turn)), len(turn)):
+        found[i] = turn[i].window()
+    return [found[i] for i in range(len(turn))]
 
 
 def _waited(windows: Sequence[Window]) -> float:

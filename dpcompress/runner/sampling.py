@@ -5,13 +5,17 @@ drift, and each finds the caches as cold as an op in a network, where everything
 since. What a stretch of windows was slower or faster for all of its subjects is taken
 off. A window is disturbed, and repeated, when a thread of this process waited for a core
 meanwhile, or when the anchor (one subject that is timed again and again in between) was
-much slower than usual. Valid on Python 3.8.
+much slower than usual. Each subject is loaded several times, and its sessions take turns:
+where one happens to lie in memory can change its times by several percent, for as long as
+it lives. Valid on Python 3.8.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from dpcompress.errors import BadInput
@@ -33,8 +37,9 @@ class Sampling:
     max_waited: share of a window that threads may wait for a core.
     max_seconds: then a subject is finished with the windows that it has, at least 5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
-    sessions: sessions of each subject that take turns (`compare` only).
-    group_bytes, group_size: subjects held in memory at the same time, at most.
+    sessions: sessions of each subject that take turns, at most: where building one takes
+        longer than `max_seconds`, it remains the only one.
+    group_bytes, group_size: held in memory at the same time, at most; bytes, sessions.
     """
 
     precision: float = 0.01
@@ -46,9 +51,9 @@ class Sampling:
     max_waited: float = 0.01
     max_seconds: float = 0.45
     anchor_tolerance: float = 1.0
-    sessions: int = 1
+    sessions: int = 3
     group_bytes: int = 3_000_000_000
-    group_size: int = 400
+    group_size: int = 1200
     seed: int = 0
 
 
@@ -135,7 +140,7 @@ def measure(
         done(key, found[key])
         progress(len(found), len(subjects), key)
 
-    watch = _Series(anchor, sampling, wait) if anchor else None
+    watch = _clock(anchor, sampling, wait) if anchor else None
     for group in _groups(order, sampling):
         running = []
         for subject in group:
@@ -147,7 +152,7 @@ def measure(
                     raise
                 rejected(subject.key, error)
         if running:
-            watched = _Group(running, watch or running[0], sampling, rng)
+            watched = _Group(running, watch or running[0].lanes[0].clock, sampling, rng)
             watched.run(finish, keep)
     return {s.key: found[s.key] for s in subjects if s.key in found}
 
@@ -155,8 +160,9 @@ def measure(
 def _groups(subjects: Sequence[Subject], sampling: Sampling) -> Iterator[List[Subject]]:
     group: List[Subject] = []
     for subject in subjects:
-        size = sum(s.bytes for s in group) + subject.bytes
-        if group and (size > sampling.group_bytes or len(group) == sampling.group_size):
+        size = sampling.sessions * (sum(s.bytes for s in group) + subject.bytes)
+        count = sampling.sessions * (len(group) + 1)
+        if group and (size > sampling.group_bytes or count > sampling.group_size):
             yield group
             group = []
         group.append(subject)
@@ -164,8 +170,44 @@ def _groups(subjects: Sequence[Subject], sampling: Sampling) -> Iterator[List[Su
         yield group
 
 
+MOST_THREADS = 4000
+"""Of this process, from which on a subject gets one session only: an engine may start as
+many threads for each as there are cores."""
+
+
+def clocks(subject: Subject, sampling: Sampling, wait: CoreWait) -> List[Clock]:
+    """Its sessions under the clock, as many as `Sampling.sessions` allows."""
+    found: List[Clock] = []
+    began = time.perf_counter()
+    while len(found) < sampling.sessions:
+        found.append(_clock(subject, sampling, wait))
+        slow = time.perf_counter() - began > sampling.max_seconds
+        if slow or wait.threads() > MOST_THREADS:
+            break
+    return found
+
+
+def _clock(subject: Subject, sampling: Sampling, wait: CoreWait) -> Clock:
+    return Clock(subject.load(), sampling.window_ms, wait, sampling.cold)
+
+
+class _Lane:
+    """One session of a subject and its windows so far, less what the machine was slow."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.windows_ms: List[float] = []
+        self.usual_ms = clock.fastest_ms
+
+    def take(self, window_ms: float) -> None:
+        self.windows_ms.append(window_ms)
+        count = len(self.windows_ms)
+        if count < 10 or count % 10 == 0:
+            self.usual_ms = median(self.windows_ms)
+
+
 class _Series:
-    """The windows of one subject so far, less what the machine was slow."""
+    """A subject's sessions, which take turns, and the windows that were disturbed."""
 
     def __init__(
         self,
@@ -175,26 +217,23 @@ class _Series:
         earlier: Sequence[float] = (),
     ) -> None:
         self.subject, self.sampling = subject, sampling
-        self.clock = Clock(subject.load(), sampling.window_ms, wait, sampling.cold)
-        self.windows_ms: List[float] = list(earlier)
+        self.lanes = [_Lane(clock) for clock in clocks(subject, sampling, wait)]
+        self.earlier = list(earlier)
         self.disturbed: List[Window] = []
-        self.seconds = sum(self.windows_ms) / 1e3
-        self.usual_ms = quantile(earlier, 0.5) if earlier else self.clock.fastest_ms
+        self.seconds = sum(self.earlier) / 1e3
         self.turns = 0.0
 
-    def window(self) -> Window:
-        window = self.clock.window()
-        self.seconds += window.ms * self.clock.repetitions / 1e3
-        return window
+    @property
+    def usual_ms(self) -> float:
+        return self.lanes[0].usual_ms
 
-    def take(self, window: Window, calm: bool, level: float) -> None:
-        if not calm:
-            self.disturbed.append(window)
-            return
-        self.windows_ms.append(window.ms / level)
-        count = len(self.windows_ms)
-        if count < 10 or count % 10 == 0:
-            self.usual_ms = sorted(self.windows_ms)[count // 2]
+    def window(self) -> Tuple[_Lane, Window]:
+        """A window of the session whose turn it is."""
+        lane = self.lanes[0]
+        self.lanes.append(self.lanes.pop(0))
+        window = lane.clock.window()
+        self.seconds += window.ms * lane.clock.repetitions / 1e3
+        return lane, window
 
     def is_due(self, pace_ms: float) -> bool:
         """Whether it takes part in a round that spends `pace_ms` on a subject: a slow
@@ -205,8 +244,21 @@ class _Series:
         return due
 
     @property
+    def count(self) -> int:
+        return len(self.earlier) + sum(len(lane.windows_ms) for lane in self.lanes)
+
+    def windows_ms(self) -> List[float]:
+        """All windows that count, as if the sessions were equally fast: as fast as they
+        are on average. The median of them all would be one session's where they differ
+        by more than their noise."""
+        parts = [self.earlier, *(lane.windows_ms for lane in self.lanes)]
+        own = [(part, median(part)) for part in parts if part]
+        mean_ms = sum(len(part) * ms for part, ms in own) / max(self.count, 1)
+        return [window * mean_ms / ms for part, ms in own for window in part]
+
+    @property
     def finished(self) -> bool:
-        count = len(self.windows_ms)
+        count = self.count
         if self.seconds >= self.sampling.max_seconds:
             return count + len(self.disturbed) >= FEWEST
         if len(self.disturbed) >= self.sampling.max_repeats:
@@ -215,13 +267,13 @@ class _Series:
             return False
         if count >= self.sampling.max_rounds:
             return True
-        low, high = median_interval(self.windows_ms)
+        low, high = median_interval(self.windows_ms())
         return (high - low) / 2 <= self.sampling.precision * (high + low) / 2
 
     def measurement(self, level: float) -> Measurement:
-        missing = max(self.sampling.min_rounds - len(self.windows_ms), 0)
+        missing = max(self.sampling.min_rounds - self.count, 0)
         fill = sorted(self.disturbed, key=lambda window: window.waited)[:missing]
-        windows_ms = [ms * level for ms in self.windows_ms]
+        windows_ms = [ms * level for ms in self.windows_ms()]
         windows_ms += [window.ms for window in fill]
         return Measurement.of(windows_ms, len(self.disturbed) - len(fill))
 
@@ -235,7 +287,7 @@ class _Group:
     def __init__(
         self,
         running: List[_Series],
-        anchor: _Series,
+        anchor: Clock,
         sampling: Sampling,
         rng: random.Random,
     ) -> None:
@@ -259,29 +311,34 @@ class _Group:
             pace_ms = max(least_ms, min(s.usual_ms for s in self.running))
             turn = [s for s in self.running if s.is_due(pace_ms)]
             self.rng.shuffle(turn)
-            before = [len(s.windows_ms) for s in turn]
+            new: Dict[str, List[float]] = {}
             for at in range(0, len(turn), self.STRETCH):
-                self._time(turn[at : at + self.STRETCH])
-            new = ((s, s.windows_ms[n:]) for s, n in zip(turn, before))
-            keep({s.subject.key: windows for s, windows in new if windows})
+                new.update(self._time(turn[at : at + self.STRETCH]))
+            keep(new)
             for series in [s for s in turn if s.finished]:
                 self.running.remove(series)
                 finish(series, quantile(self.levels, 0.5))
 
-    def _time(self, turn: List[_Series]) -> None:
-        timed = [(series, series.window()) for series in turn]
+    def _time(self, turn: List[_Series]) -> Dict[str, List[float]]:
+        """A window of each; those that count, by subject."""
+        timed = [(series, *series.window()) for series in turn]
         calm = self._is_calm()
         level = 1.0
         if len(timed) >= CROWD:
-            level = quantile([w.ms / series.usual_ms for series, w in timed], 0.5)
+            level = quantile([w.ms / lane.usual_ms for _, lane, w in timed], 0.5)
             self.levels.append(level)
-        for series, window in timed:
-            alone = window.waited <= self.sampling.max_waited
-            series.take(window, calm and alone, level)
+        counted = {}
+        for series, lane, window in timed:
+            if calm and window.waited <= self.sampling.max_waited:
+                lane.take(window.ms / level)
+                counted[series.subject.key] = [window.ms / level]
+            else:
+                series.disturbed.append(window)
+        return counted
 
     def _is_calm(self) -> bool:
         """Whether the anchor, timed now, is not much slower than usual."""
-        window_ms = self.anchor.clock.window().ms
+        window_ms = self.anchor.window().ms
         self.anchor_ms.append(window_ms)
         usual = quantile(self.anchor_ms[-200:], 0.25)
         return window_ms <= usual * (1 + self.sampling.anchor_tolerance)

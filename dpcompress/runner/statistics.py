@@ -27,9 +27,9 @@ def half_iqr(values: Sequence[float]) -> float:
 def _ranks(n: int) -> Tuple[int, int]:
     """Order statistics (from 0) that hold the median with 95 % confidence: the number
     of samples below the median is Binomial(n, 1/2), whatever their distribution."""
-    below, low = 0.0, 0
-    while low < (n - 1) // 2 and below + comb(n, low) * 0.5**n <= 0.025:
-        below += comb(n, low) * 0.5**n
+    below, low = 0, 0
+    while low < (n - 1) // 2 and 40 * (below + comb(n, low)) <= 2**n:
+        below += comb(n, low)
         low += 1
     low = max(low - 1, 0)
     return low, n - 1 - low

@@ -10,7 +10,9 @@ from dpcompress.runner import Engine, Sampling, Session
 from dpcompress.runner.engine import working
 from tests.latency.test_table import chain, network
 
-QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0, group_size=3)
+QUICK = Sampling(
+    window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0, sessions=1, group_size=3
+)
 
 
 class Vanishing(Engine):

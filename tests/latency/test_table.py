@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from dpcompress.latency import Store, bench_networks, profile, table
 from dpcompress.latency.onnx_graphs import Graph, add_op
 from dpcompress.latency.ops import span_op
 from dpcompress.latency.table import original_rows
-from dpcompress.runner import Engine, Sampling, Session, measure
+from dpcompress.runner import NETWORKS, Engine, Sampling, Session, measure
+from dpcompress.runner.onnxruntime import OnnxRuntime
 from dpcompress.tables import LatencyTable
 from tests.latency.networks import Builder, small_residual
 
@@ -154,3 +156,18 @@ def test_the_sum_predicts_a_network_that_was_not_measured() -> None:
     times = bench_networks(networks, threads=1)
     # How well is for experiments/latency; this finds a frame or a call counted twice.
     assert predicted_ms == pytest.approx(times["merged"].median_ms, rel=0.4)
+
+
+def test_whole_networks_are_loaded_as_often_as_sessions_take_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded, load = [], OnnxRuntime.load
+
+    def spy(self: OnnxRuntime, onnx: bytes) -> Session:
+        loaded.append(load(self, onnx))
+        return loaded[-1]
+
+    monkeypatch.setattr(OnnxRuntime, "load", spy)
+    sampling = replace(NETWORKS, max_rounds=5, min_rounds=5)
+    bench_networks({"original": network(chain(2), 1)}, threads=1, sampling=sampling)
+    assert len({*map(id, loaded)}) == NETWORKS.sessions > 1

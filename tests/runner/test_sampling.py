@@ -1,8 +1,9 @@
 """The sampling in worlds whose clock is ours, so that the right answer is known."""
 
 import random
+import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -144,12 +145,16 @@ def test_a_later_call_goes_on_with_the_windows_of_an_earlier_one() -> None:
 
 def test_groups_bound_the_memory() -> None:
     world = World()
-    sampling = Sampling(group_bytes=100, group_size=3)
+    sampling = Sampling(group_bytes=300, group_size=7)
     subjects = [world.subject(f"op{i}", 1.0, size=40) for i in range(6)]
     finished: list[int] = []
     measure(subjects, sampling, done=lambda *_: finished.append(len(world.loaded)))
-    # Two of 40 bytes fit into 100: at the end of each pair two more were loaded.
-    assert finished == [2, 2, 4, 4, 6, 6]
+    # Two of 40 bytes, each three times, fit into 300, and into 7 sessions: at the end of
+    # each pair two more were loaded.
+    assert finished == [6, 6, 12, 12, 18, 18]
+    world.loaded.clear()
+    assert len(measure(subjects, replace(sampling, sessions=1, group_size=2))) == 6
+    assert len(world.loaded) == 6
 
 
 def test_rejected_subjects_are_left_out_or_raised() -> None:
@@ -173,6 +178,28 @@ def test_ratio_cancels_the_drift_that_both_share() -> None:
     assert faster.low <= faster.median <= faster.high
     assert faster.spread < 0.05
     assert len(times["a"].windows_ms) == len(times["b"].windows_ms)
+
+
+def test_a_median_is_the_average_of_sessions_that_differ() -> None:
+    world, speeds = World(), iter([10.0, 14.0, 12.0])
+    found = measure([Subject("a", lambda: Timed(world, next(speeds)))])["a"]
+    assert found.median_ms == pytest.approx(12, rel=0.01)
+    world, speeds = World(), iter([10.0, 10.1, 13.0])
+    found = measure([Subject("a", lambda: Timed(world, next(speeds)))])["a"]
+    assert found.median_ms == pytest.approx((10 + 10.1 + 13) / 3, rel=0.01)
+    assert found.spread_ms == pytest.approx(0)
+
+
+def test_what_is_slow_to_build_is_built_once() -> None:
+    world = World()
+    subject = world.subject("a", 1.0)
+
+    def slowly() -> Session:
+        clock.sleep(0.03)
+        return subject.load()
+
+    measure([Subject("a", slowly)], Sampling(max_seconds=0.02))
+    assert world.loaded == ["a"]
 
 
 def test_sessions_take_turns_because_each_has_a_speed_of_its_own() -> None:
