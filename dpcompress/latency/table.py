@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import pandas as pd
 
@@ -97,7 +98,13 @@ def profile(
 
 
 def _loader(engine: Engine, job: Job) -> Callable[[], Session]:
-    return lambda: engine.load(job.graph())
+    return lambda: engine.load(_graph(job))
+
+
+@lru_cache(maxsize=1)
+def _graph(job: Job) -> bytes:
+    """The sessions of a subject are loaded one after the other."""
+    return job.graph()
 
 
 def build_table(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections import Counter
 from typing import Collection, Dict, List, NamedTuple, Optional, Tuple
 
 from dpcompress.runner.engine import Session
@@ -36,6 +38,8 @@ class Clock:
         self.fastest_ms = float("inf")
         self.repetitions = 1
         self._threads: Collection[str] = ()
+        self._windows = 0
+        self._began: Dict[str, int] = Counter()
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -52,22 +56,43 @@ class Clock:
             if late or abs(now - last) <= 0.02 * now:
                 break
             last = now
-        self._threads = self._wait.ran(before)
+        self._threads = {*self._wait.ran(before), _this_thread()}
 
     def window(self) -> Window:
         """Time one window; unless cold, after an inference that brings back to the
         caches what others pushed out.
 
         Waking its own workers is part of an engine's work. So only what threads wait
-        beyond `WAKING_MS` counts as a disturbance.
+        beyond `WAKING_MS` counts as a disturbance. A thread that takes part in most
+        windows, but in this one did not even begin, waited for all of it: Linux counts a
+        wait when it ends.
         """
         if not self._cold:
             self._session.run_many(1)
         before = self._wait.snapshot(self._threads)
         seconds = max(self._session.run_many(self.repetitions), 1e-9)
-        waking = self.repetitions * WAKING_MS / 1e3
-        waited = max(self._wait.longest(before) - waking, 0.0) / seconds
+        waited = self._waited(before, seconds) / seconds
         return Window(seconds * 1e3 / self.repetitions, min(waited, 1.0))
+
+    def _waited(self, before: Snapshot, seconds: float) -> float:
+        """Seconds of a window that the thread that waited longest waited."""
+        if not before:  # still warming up, or nobody counts
+            return 0.0
+        now = self._wait.snapshot(before)
+        began = {t for t in now if now[t] != before[t]} | {_this_thread()}
+        self._windows += 1
+        for thread in began:
+            self._began[thread] += 1
+        usual = {t for t in before if 2 * self._began[t] > self._windows}
+        if not usual <= began:
+            return seconds
+        waits = (now[thread][1] - before[thread][1] for thread in now)
+        waking = self.repetitions * WAKING_MS / 1e3
+        return max(max(waits, default=0) / 1e9 - waking, 0.0)
+
+
+def _this_thread() -> str:
+    return str(threading.get_native_id())
 
 
 class CoreWait:
@@ -98,12 +123,6 @@ class CoreWait:
         meanwhile."""
         now = self.snapshot()
         return [t for t in now if t not in before or now[t][0] > before[t][0]]
-
-    def longest(self, before: Snapshot) -> float:
-        """Seconds that the thread that waited longest has waited since `before`."""
-        now = self.snapshot(before)
-        waits = (now[thread][1] - before[thread][1] for thread in now)
-        return max(waits, default=0) / 1e9
 
     def threads(self) -> int:
         """How many there are."""

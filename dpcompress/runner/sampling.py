@@ -4,10 +4,10 @@ Every round times each subject once, in a new shuffled order: so all of them mee
 drift, and each finds the caches as cold as an op in a network, where everything else ran
 since. What a stretch of windows was slower or faster for all of its subjects is taken
 off. A window is disturbed, and repeated, when a thread of this process waited for a core
-meanwhile, or when the anchor (one subject that is timed again and again in between) was
-much slower than usual. Each subject is loaded several times, and its sessions take turns:
-where one happens to lie in memory can change its times by several percent, for as long as
-it lives. Valid on Python 3.8.
+meanwhile, or when that happened to most windows around it, or when the anchor (one
+subject that is timed again and again in between) was much slower than usual. Each subject
+is loaded several times, and its sessions take turns: where one happens to lie in memory
+can change its times by several percent, for as long as it lives. Valid on Python 3.8.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ class Sampling:
     window_ms: least length of a window; it holds at least one inference.
     cold: whether a window starts with the caches as the other subjects left them.
     min_rounds, max_rounds: windows that count, per subject, at least and at most.
-    max_repeats: disturbed windows per subject, at most; then the least disturbed of
-        them fill up to `min_rounds`.
+    max_repeats: disturbed windows per subject, at most; then it is finished as it is
+        after `max_seconds`.
     max_waited: share of a window that threads may wait for a core.
-    max_seconds: then a subject is finished with the windows that it has, at least 5.
+    max_seconds: then a subject is finished with the windows that it has; of fewer than
+        5, the least disturbed ones fill up to 5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
     sessions: sessions of each subject that take turns, at most: where building one takes
         longer than `max_seconds`, it remains the only one.
@@ -45,11 +46,11 @@ class Sampling:
     precision: float = 0.01
     window_ms: float = 0.0
     cold: bool = True
-    min_rounds: int = 25
-    max_rounds: int = 400
+    min_rounds: int = 300
+    max_rounds: int = 600
     max_repeats: int = 400
     max_waited: float = 0.01
-    max_seconds: float = 0.45
+    max_seconds: float = 0.3
     anchor_tolerance: float = 1.0
     sessions: int = 3
     group_bytes: int = 3_000_000_000
@@ -134,11 +135,12 @@ def measure(
     wait = CoreWait()
     found: Dict[str, Measurement] = {}
 
-    def finish(series: _Series, level: float) -> None:
-        key = series.subject.key
-        found[key] = series.measurement(level)
-        done(key, found[key])
-        progress(len(found), len(subjects), key)
+    count = 0
+
+    def finished(series: _Series) -> None:
+        nonlocal count
+        count += 1
+        progress(count, len(subjects), series.subject.key)
 
     watch = _clock(anchor, sampling, wait) if anchor else None
     for group in _groups(order, sampling):
@@ -153,7 +155,11 @@ def measure(
                 rejected(subject.key, error)
         if running:
             watched = _Group(running, watch or running[0].lanes[0].clock, sampling, rng)
-            watched.run(finish, keep)
+            level = watched.run(keep, finished)
+            for series in running:
+                key = series.subject.key
+                found[key] = series.measurement(level)
+                done(key, found[key])
     return {s.key: found[s.key] for s in subjects if s.key in found}
 
 
@@ -257,12 +263,14 @@ class _Series:
         return [window * mean_ms / ms for part, ms in own for window in part]
 
     @property
+    def late(self) -> bool:
+        return self.seconds >= self.sampling.max_seconds
+
+    @property
     def finished(self) -> bool:
         count = self.count
-        if self.seconds >= self.sampling.max_seconds:
+        if self.late or len(self.disturbed) >= self.sampling.max_repeats:
             return count + len(self.disturbed) >= FEWEST
-        if len(self.disturbed) >= self.sampling.max_repeats:
-            return count + len(self.disturbed) >= self.sampling.min_rounds
         if count < self.sampling.min_rounds:
             return False
         if count >= self.sampling.max_rounds:
@@ -271,7 +279,7 @@ class _Series:
         return (high - low) / 2 <= self.sampling.precision * (high + low) / 2
 
     def measurement(self, level: float) -> Measurement:
-        missing = max(self.sampling.min_rounds - self.count, 0)
+        missing = max(FEWEST - self.count, 0)
         fill = sorted(self.disturbed, key=lambda window: window.waited)[:missing]
         windows_ms = [ms * level for ms in self.windows_ms()]
         windows_ms += [window.ms for window in fill]
@@ -300,36 +308,49 @@ class _Group:
 
     def run(
         self,
-        finish: Callable[[_Series, float], None],
         keep: Callable[[Mapping[str, Sequence[float]]], None],
-    ) -> None:
-        """Rounds until every series is finished."""
+        finished: Callable[[_Series], None],
+    ) -> float:
+        """Rounds until every series is finished; returns the usual level.
+
+        What is finished runs along until it is late: fewer subjects would find warmer
+        caches, and be timed at other moments of the machine than the rest.
+        """
         for _ in range(5):
             self._is_calm()
         least_ms = 1e3 * self.sampling.max_seconds / self.sampling.max_rounds
-        while self.running:
-            pace_ms = max(least_ms, min(s.usual_ms for s in self.running))
-            turn = [s for s in self.running if s.is_due(pace_ms)]
+        active = waiting = self.running
+        while waiting:
+            pace_ms = max(least_ms, min(s.usual_ms for s in active))
+            turn = [s for s in active if s.is_due(pace_ms)]
             self.rng.shuffle(turn)
             new: Dict[str, List[float]] = {}
             for at in range(0, len(turn), self.STRETCH):
                 new.update(self._time(turn[at : at + self.STRETCH]))
             keep(new)
-            for series in [s for s in turn if s.finished]:
-                self.running.remove(series)
-                finish(series, quantile(self.levels, 0.5))
+            still = [s for s in waiting if not s.finished]
+            for series in waiting:
+                if series not in still:
+                    finished(series)
+            waiting = still
+            active = [s for s in active if s in still or not s.late]
+        return quantile(self.levels, 0.5)
 
     def _time(self, turn: List[_Series]) -> Dict[str, List[float]]:
         """A window of each; those that count, by subject."""
         timed = [(series, *series.window()) for series in turn]
-        calm = self._is_calm()
-        level = 1.0
+        alone = [w.waited <= self.sampling.max_waited for _, _, w in timed]
+        calm, level = self._is_calm(), 1.0
         if len(timed) >= CROWD:
-            level = quantile([w.ms / lane.usual_ms for _, lane, w in timed], 0.5)
-            self.levels.append(level)
+            ratios = [w.ms / lane.usual_ms for _, lane, w in timed]
+            undisturbed = [ratio for ratio, good in zip(ratios, alone) if good]
+            calm = calm and 2 * len(undisturbed) > len(timed)
+            if calm:
+                level = quantile(undisturbed, 0.5)
+                self.levels.append(level)
         counted = {}
-        for series, lane, window in timed:
-            if calm and window.waited <= self.sampling.max_waited:
+        for (series, lane, window), good in zip(timed, alone):
+            if calm and good:
                 lane.take(window.ms / level)
                 counted[series.subject.key] = [window.ms / level]
             else:

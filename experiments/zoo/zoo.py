@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import gc
-import time
 from pathlib import Path
 
 import joblib
@@ -76,7 +75,6 @@ FIELDS = [
     "seed_float32",
     "its_rounding",
     "keep_everything_float64",
-    "seconds",
     "refused",
 ]
 
@@ -90,7 +88,6 @@ def size(shape: tuple[int, int, int]) -> str:
 
 
 def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, object]:
-    began = time.monotonic()
     torch.manual_seed(0)
     model = load_model(spec)
     randomise(model, shape, noise=NOISE)
@@ -141,7 +138,6 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
         **{name: f"{value:.1e}" for name, value in worst.items()},
         **worst_plan,
         "keep_everything_float64": f"{same:.1e}",
-        "seconds": round(time.monotonic() - began),
     }
 
 

@@ -2,10 +2,18 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from dpcompress.runner.clock import CoreWait
+from dpcompress.runner import Session
+from dpcompress.runner.clock import Clock, CoreWait
+
+pytestmark = pytest.mark.skipif(
+    not os.path.exists("/proc/self/schedstat"), reason="the kernel does not count waits"
+)
 
 
 def spin(seconds: float) -> None:
@@ -14,12 +22,44 @@ def spin(seconds: float) -> None:
         pass
 
 
-@pytest.mark.skipif(
-    not os.path.exists("/proc/self/schedstat"), reason="the kernel does not count waits"
-)
+class Spinning(Session):
+    def run_many(self, n: int) -> float:
+        spin(0.1 * n)
+        return 0.1 * n
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {}
+
+
+class Sharing(Spinning):
+    """Half of its work is a second thread's, unless that one does not come to it."""
+
+    def __init__(self) -> None:
+        self.worker, self.starved = ThreadPoolExecutor(1), False
+
+    def run_many(self, n: int) -> float:
+        if self.starved:
+            spin(0.004 * n)
+        else:
+            self.worker.submit(spin, 0.002 * n).result()
+        return 0.004 * n
+
+
+def test_a_thread_that_did_not_begin_waited_for_the_whole_window() -> None:
+    session = Sharing()
+    clock = Clock(session, 0.0, CoreWait(), cold=True)
+    waited = sorted(clock.window().waited for _ in range(20))
+    assert waited[10] < 1
+    session.starved = True
+    assert [clock.window().waited for _ in range(4)][1:] == [1, 1, 1]
+    session.starved = False
+    assert min(clock.window().waited for _ in range(5)) < 1
+    session.worker.shutdown()
+
+
 def test_sees_another_process_on_our_core() -> None:
     cores = os.sched_getaffinity(0)
-    wait = CoreWait()
+    clock = Clock(Spinning(), 0.0, CoreWait(), cold=True)
     os.sched_setaffinity(0, {min(cores)})
     busy = subprocess.Popen(
         [sys.executable, "-c", "print(1, flush=True)\nwhile True: pass"],
@@ -28,9 +68,7 @@ def test_sees_another_process_on_our_core() -> None:
     try:
         assert busy.stdout is not None
         busy.stdout.readline()
-        before = wait.snapshot()
-        spin(0.3)
-        assert wait.longest(before) > 0.05
+        assert max(clock.window().waited for _ in range(3)) > 0.1
     finally:
         busy.kill()
         busy.communicate()
