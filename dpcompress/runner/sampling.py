@@ -50,7 +50,7 @@ class Sampling:
     max_rounds: int = 600
     max_repeats: int = 400
     max_waited: float = 0.01
-    max_seconds: float = 0.3
+    max_seconds: float = 0.25
     anchor_tolerance: float = 1.0
     sessions: int = 3
     group_bytes: int = 3_000_000_000

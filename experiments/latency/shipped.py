@@ -13,11 +13,9 @@ from pathlib import Path
 import mobilenet
 
 from dpcompress.latency import profile
-from dpcompress.runner import Sampling
 
 FOLDER = Path(__file__).parents[2] / "latency_tables"
 ENGINES = ("onnxruntime", "openvino")
-SAMPLING = Sampling(max_seconds=0.3)
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,6 @@ def main() -> None:
                         engine=engine,
                         batch=batch,
                         threads=options.threads,
-                        sampling=SAMPLING,
                         store=store,
                     )
                 table.write(FOLDER / f"{names[engine]}.csv")
