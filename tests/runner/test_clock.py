@@ -42,7 +42,7 @@ class Sharing(Spinning):
             spin(0.004 * n)
         else:
             self.worker.submit(spin, 0.002 * n).result()
-        return 0.004 * n
+        return 0.04 * n  # so that what it really waited is little
 
 
 def test_a_thread_that_did_not_begin_waited_for_the_whole_window() -> None:

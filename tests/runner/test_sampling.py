@@ -134,15 +134,19 @@ def test_a_later_call_goes_on_with_the_windows_of_an_earlier_one() -> None:
     subjects = [world.subject(f"op{i}", 0.01 * (i + 1)) for i in range(8)]
     with pytest.raises(Killed):
         measure(subjects, keep=keep)
-    assert [len(windows_ms) for windows_ms in kept.values()] == [10] * 8
-    more: list[int] = []
-    found = measure(
-        subjects, earlier=kept, keep=lambda w: more.extend(map(len, w.values()))
-    )
-    assert sum(more) == 8 * (Sampling().min_rounds - 10)
-    for i, time in enumerate(found.values()):
-        assert time.samples == Sampling().min_rounds
+    assert len(kept) == 8
+    more: dict[str, list[float]] = {}
+
+    def keep_more(windows_ms: Mapping[str, Sequence[float]]) -> None:
+        for key, found in windows_ms.items():
+            more.setdefault(key, []).extend(found)
+
+    found = measure(subjects, earlier=kept, keep=keep_more)
+    for i, (key, time) in enumerate(found.items()):
+        assert time.samples == len(kept[key]) + len(more[key]) >= Sampling().min_rounds
         assert time.median_ms == pytest.approx(0.01 * (i + 1))
+    # This process may lose its core meanwhile, and then all go on a little longer.
+    assert min(map(len, more.values())) < Sampling().min_rounds
 
 
 def test_groups_bound_the_memory() -> None:
