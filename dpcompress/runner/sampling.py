@@ -32,14 +32,14 @@ class Sampling:
     window_ms: least length of a window; it holds at least one inference.
     cold: whether a window starts with the caches as the other subjects left them.
     min_rounds, max_rounds: windows that count, per subject, at least and at most.
-    max_repeats: disturbed windows per subject, at most; then it is finished as it is
-        after `max_seconds`.
+    max_repeats: disturbed windows per subject, at most; then it is finished, as after
+        `max_seconds`.
     max_waited: share of a window that threads may wait for a core.
     max_seconds: then a subject is finished with the windows that it has; of fewer than
         5, the least disturbed ones fill up to 5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
-    sessions: sessions of each subject that take turns, at most: where building one takes
-        longer than `max_seconds`, it remains the only one.
+    sessions: sessions of each subject that take turns, at most; none is added once
+        building them has taken `max_seconds`.
     group_bytes, group_size: held in memory at the same time, at most; bytes, sessions.
     """
 
