@@ -30,7 +30,8 @@ python experiments/latency/shipped.py
 which goes on where it was cut off, on a virtual machine with two AMD EPYC cores, whose
 host other guests share; two threads. How ops are timed, and how far sums of such rows are
 from whole networks, is told in
-[experiments/latency](../experiments/latency/README.md).
+[experiments/latency](../experiments/latency/README.md). Tables made before
+2026-11-28 are of an earlier way, which repeats less well.
 
 - **spans**: rows of the table; **ops**: different ones among them, each timed once.
 - **spread**: half the interquartile range of a row's windows relative to the row, median
