@@ -71,18 +71,21 @@ def profile(
     ops = span_ops(blueprint)
     times: dict[str, Measurement] = {}
     rejected: dict[str, BadInput] = {}
-    missing = []
+    missing, before = [], []
     work = jobs(ops, original, batch, most_copies=most_copies, precision=precision)
     for subject, job in work.items():
+        timed = Subject(subject, _loader(opened, job), job.bytes)
         known = kept.get(subject, identity, batch)
         if known is None:
-            missing.append(Subject(subject, _loader(opened, job), job.bytes))
+            missing.append(timed)
         else:
             times[subject] = known
+            before.append((timed, known.median_ms))
     if missing:
         times |= measure(
             missing,
-            sampling,
+            sampling.within(opened.group_bytes),
+            known=before,
             anchor=Subject("anchor", _loader(opened, anchor(precision))),
             earlier={s.key: kept.windows(s.key, identity, batch) for s in missing},
             keep=lambda windows_ms: kept.keep(windows_ms, identity, batch),

@@ -49,12 +49,18 @@ def time_bundle(
 
     header = {**bundle.about, "bundle": bundle.digest, "engine": opened.identity}
     with Journal(output, header) as journal:
-        known = {*journal.found.times, *journal.found.rejected}
-        missing = [subject(*e) for e in bundle.entries if e.subject not in known]
+        times, rejected = journal.found.times, journal.found.rejected
+        missing, known = [], []
+        for entry in bundle.entries:
+            if entry.subject in times:
+                known.append((subject(*entry), times[entry.subject].median_ms))
+            elif entry.subject not in rejected:
+                missing.append(subject(*entry))
         if missing:
             measure(
                 missing,
-                sampling,
+                sampling.within(opened.group_bytes),
+                known=known,
                 anchor=subject("anchor", bundle.anchor, 0),
                 earlier=journal.found.windows_ms,
                 keep=journal.keep,

@@ -10,6 +10,7 @@ from typing import Callable, Dict, List, Sequence
 import numpy as np
 
 from dpcompress.runner.clock import Clock, CoreWait, Window
+from dpcompress.runner.priority import real_time
 from dpcompress.runner.sampling import FEWEST, Measurement, Sampling, Subject, clocks
 from dpcompress.runner.statistics import half_iqr, levels, median_interval, quantile
 
@@ -24,6 +25,7 @@ NETWORKS = Sampling(
 """Enough for whole networks: most windows are a single inference."""
 
 
+@real_time()
 def compare(
     subjects: Sequence[Subject],
     sampling: Sampling = NETWORKS,

@@ -63,6 +63,12 @@ class Engine(ABC):
         """What else a table's header should tell, such as the clocks seen so far."""
         return {}
 
+    @property
+    def group_bytes(self) -> int:
+        """What sessions that are timed in turn may take together; on a device with memory
+        of its own, nobody asks what it has left."""
+        return 12_000_000_000 if self.device == "cpu" else 3_000_000_000
+
     @abstractmethod
     def load(self, onnx: bytes) -> Session:
         """Build `onnx` for this engine and bind random inputs.

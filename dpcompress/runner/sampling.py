@@ -3,7 +3,10 @@
 Every round times each subject once, in a new shuffled order: so all of them meet the same
 drift, and each finds the caches as cold as an op in a network, where everything else ran
 since. What a stretch of windows was slower or faster for all of its subjects is taken
-off. A window is disturbed, and repeated, when a thread of this process waited for a core
+off, and a row is what it takes where the machine is as fast as in its fastest tenth: how
+slow it usually is changes with every minute, and with what else its host does.
+
+A window is disturbed, and repeated, when a thread of this process waited for a core
 meanwhile, or when that happened to most windows around it, or when the anchor (one
 subject that is timed again and again in between) was much slower than usual. Each subject
 is loaded several times, and its sessions take turns: where one happens to lie in memory
@@ -14,13 +17,15 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from dpcompress.errors import BadInput
 from dpcompress.runner.clock import Clock, CoreWait, Window
 from dpcompress.runner.engine import Session
+from dpcompress.runner.memory import available_bytes
+from dpcompress.runner.priority import real_time
 from dpcompress.runner.statistics import CROWD, half_iqr, median_interval, quantile
 
 
@@ -40,7 +45,8 @@ class Sampling:
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
     sessions: sessions of each subject that take turns, at most; none is added once
         building them has taken `max_seconds`.
-    group_bytes, group_size: held in memory at the same time, at most; bytes, sessions.
+    group_bytes, group_size: held in memory at the same time, at most; bytes (and no more
+        than half of what the machine has left), sessions.
     """
 
     precision: float = 0.01
@@ -53,13 +59,20 @@ class Sampling:
     max_seconds: float = 0.25
     anchor_tolerance: float = 1.0
     sessions: int = 3
-    group_bytes: int = 3_000_000_000
+    group_bytes: int = 12_000_000_000
     group_size: int = 1200
     seed: int = 0
+
+    def within(self, most_bytes: int) -> Sampling:
+        """With no more than `most_bytes` in memory at the same time."""
+        return replace(self, group_bytes=min(self.group_bytes, most_bytes))
 
 
 OPS = Sampling()
 """Enough for single ops."""
+
+FAST = 0.1
+"""The quantile of the machine's levels that rows are given at."""
 
 FEWEST = 5
 """Windows without which there is no measurement, however long one takes."""
@@ -107,11 +120,13 @@ class Measurement:
         )
 
 
+@real_time()
 def measure(
     subjects: Sequence[Subject],
     sampling: Sampling = OPS,
     *,
     anchor: Optional[Subject] = None,
+    known: Sequence[Tuple[Subject, float]] = (),
     earlier: Optional[Mapping[str, Sequence[float]]] = None,
     keep: Callable[[Mapping[str, Sequence[float]]], None] = lambda windows_ms: None,
     rejected: Optional[Callable[[str, BadInput], None]] = None,
@@ -122,6 +137,8 @@ def measure(
 
     Args:
         anchor: what tells of disturbances; by default the first subject of each group.
+        known: subjects with the milliseconds that they took before. Some of them are
+            timed along, so that the new ones are given at the level of the old.
         earlier: windows of an earlier, interrupted call, by subject.
         keep: called after each round with its windows, for `earlier` of a later call.
         rejected: called with a subject that the engine cannot build, which is left out
@@ -132,6 +149,7 @@ def measure(
     rng = random.Random(sampling.seed)
     order = list(subjects)
     rng.shuffle(order)
+    sampling = _fitting(order, sampling)
     wait = CoreWait()
     found: Dict[str, Measurement] = {}
 
@@ -143,6 +161,7 @@ def measure(
         progress(count, len(subjects), series.subject.key)
 
     watch = _clock(anchor, sampling, wait) if anchor else None
+    before = list(known)
     for group in _groups(order, sampling):
         running = []
         for subject in group:
@@ -154,13 +173,27 @@ def measure(
                     raise
                 rejected(subject.key, error)
         if running:
-            watched = _Group(running, watch or running[0].lanes[0].clock, sampling, rng)
+            references = {
+                _Series(subject, replace(sampling, sessions=1), wait): ms
+                for subject, ms in rng.sample(before, min(REFERENCES, len(before)))
+            }
+            watched = _Group(running, references, watch, sampling, rng)
             level = watched.run(keep, finished)
             for series in running:
                 key = series.subject.key
                 found[key] = series.measurement(level)
                 done(key, found[key])
+                before.append((series.subject, found[key].median_ms))
     return {s.key: found[s.key] for s in subjects if s.key in found}
+
+
+def _fitting(subjects: Sequence[Subject], sampling: Sampling) -> Sampling:
+    """Fewer sessions of each rather than several groups: groups are timed one after the
+    other, and meet the machine at other levels."""
+    left = available_bytes()
+    sampling = sampling.within(UNKNOWN_BYTES if left is None else left // 2)
+    fit = sampling.group_bytes // max(sum(subject.bytes for subject in subjects), 1)
+    return replace(sampling, sessions=max(min(sampling.sessions, fit), 1))
 
 
 def _groups(subjects: Sequence[Subject], sampling: Sampling) -> Iterator[List[Subject]]:
@@ -175,6 +208,12 @@ def _groups(subjects: Sequence[Subject], sampling: Sampling) -> Iterator[List[Su
     if group:
         yield group
 
+
+REFERENCES = 20
+"""Known subjects that are timed along with new ones."""
+
+UNKNOWN_BYTES = 3_000_000_000
+"""Held at the same time where the system does not tell what is left."""
 
 MOST_THREADS = 4000
 """Of this process, from which on a subject gets one session only: an engine may start as
@@ -295,15 +334,17 @@ class _Group:
     def __init__(
         self,
         running: List[_Series],
-        anchor: Clock,
+        references: Mapping[_Series, float],
+        anchor: Optional[Clock],
         sampling: Sampling,
         rng: random.Random,
     ) -> None:
-        self.running, self.anchor, self.sampling = running, anchor, sampling
-        self.rng = rng
+        self.running, self.references = running, references
+        self.anchor = anchor or running[0].lanes[0].clock
+        self.sampling, self.rng = sampling, rng
         self.anchor_ms: List[float] = []
-        self.levels: List[float] = [1.0]
-        for series in running:
+        self.levels: List[float] = []
+        for series in [*running, *references]:
             series.turns = rng.random()
 
     def run(
@@ -311,7 +352,7 @@ class _Group:
         keep: Callable[[Mapping[str, Sequence[float]]], None],
         finished: Callable[[_Series], None],
     ) -> float:
-        """Rounds until every series is finished; returns the usual level.
+        """Rounds until every series is finished; returns the level to give rows at.
 
         What is finished runs along until it is late: fewer subjects would find warmer
         caches, and be timed at other moments of the machine than the rest.
@@ -319,25 +360,37 @@ class _Group:
         for _ in range(5):
             self._is_calm()
         least_ms = 1e3 * self.sampling.max_seconds / self.sampling.max_rounds
-        active = waiting = self.running
+        waiting = self.running
+        active = [*waiting, *self.references]
         while waiting:
             pace_ms = max(least_ms, min(s.usual_ms for s in active))
             turn = [s for s in active if s.is_due(pace_ms)]
             self.rng.shuffle(turn)
-            new: Dict[str, List[float]] = {}
+            new: Dict[_Series, float] = {}
             for at in range(0, len(turn), self.STRETCH):
                 new.update(self._time(turn[at : at + self.STRETCH]))
-            keep(new)
-            still = [s for s in waiting if not s.finished]
-            for series in waiting:
-                if series not in still:
-                    finished(series)
-            waiting = still
-            active = [s for s in active if s in still or not s.late]
-        return quantile(self.levels, 0.5)
+            keep({s.subject.key: [new[s]] for s in self.running if s in new})
+            ended = {s for s in waiting if s.finished}
+            for series in ended:
+                finished(series)
+            waiting = [s for s in waiting if s not in ended]
+            needed = {*waiting, *self.references}
+            active = [s for s in active if s in needed or not s.late]
+        return self._level()
 
-    def _time(self, turn: List[_Series]) -> Dict[str, List[float]]:
-        """A window of each; those that count, by subject."""
+    def _level(self) -> float:
+        """That of the references when they were known, else of the fastest tenth."""
+        then_and_now = [
+            known_ms / median(series.windows_ms())
+            for series, known_ms in self.references.items()
+            if series.count
+        ]
+        if then_and_now:
+            return median(then_and_now)
+        return quantile(self.levels, FAST) if self.levels else 1.0
+
+    def _time(self, turn: List[_Series]) -> Dict[_Series, float]:
+        """A window of each; those that count, ms."""
         timed = [(series, *series.window()) for series in turn]
         alone = [w.waited <= self.sampling.max_waited for _, _, w in timed]
         calm, level = self._is_calm(), 1.0
@@ -352,7 +405,7 @@ class _Group:
         for (series, lane, window), good in zip(timed, alone):
             if calm and good:
                 lane.take(window.ms / level)
-                counted[series.subject.key] = [window.ms / level]
+                counted[series] = window.ms / level
             else:
                 series.disturbed.append(window)
         return counted

@@ -2,14 +2,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from statistics import median
 
 import numpy as np
 import pytest
 
 from dpcompress.runner import Session
 from dpcompress.runner.clock import Clock, CoreWait
+from dpcompress.runner.priority import real_time
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists("/proc/self/schedstat"), reason="the kernel does not count waits"
@@ -57,9 +60,9 @@ def test_a_thread_that_did_not_begin_waited_for_the_whole_window() -> None:
     session.worker.shutdown()
 
 
-def test_sees_another_process_on_our_core() -> None:
+@contextmanager
+def one_core_with_another_process() -> Iterator[None]:
     cores = os.sched_getaffinity(0)
-    clock = Clock(Spinning(), 0.0, CoreWait(), cold=True)
     os.sched_setaffinity(0, {min(cores)})
     busy = subprocess.Popen(
         [sys.executable, "-c", "print(1, flush=True)\nwhile True: pass"],
@@ -68,8 +71,44 @@ def test_sees_another_process_on_our_core() -> None:
     try:
         assert busy.stdout is not None
         busy.stdout.readline()
-        assert max(clock.window().waited for _ in range(3)) > 0.1
+        yield
     finally:
         busy.kill()
         busy.communicate()
         os.sched_setaffinity(0, cores)
+
+
+def test_sees_another_process_on_our_core() -> None:
+    clock = Clock(Spinning(), 0.0, CoreWait(), cold=True)
+    with one_core_with_another_process():
+        assert max(clock.window().waited for _ in range(3)) > 0.1
+
+
+def test_goes_ahead_of_another_process_on_our_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DPCOMPRESS_REAL_TIME")
+    clock = Clock(Spinning(), 0.0, CoreWait(), cold=True)
+    with one_core_with_another_process(), real_time():
+        if os.sched_getscheduler(0) != os.SCHED_RR:
+            pytest.skip("the system grants no real-time class")
+        assert median(clock.window().waited for _ in range(5)) < 0.1
+
+
+def test_all_threads_are_moved_and_moved_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def classes() -> set[int]:
+        return {os.sched_getscheduler(int(t)) for t in os.listdir("/proc/self/task")}
+
+    monkeypatch.delenv("DPCOMPRESS_REAL_TIME")
+    before = classes()
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(spin, 0.001).result()
+        with pytest.raises(KeyboardInterrupt), real_time():
+            granted = os.sched_getscheduler(0) == os.SCHED_RR
+            assert classes() == ({os.SCHED_RR} if granted else before)
+            pool.submit(spin, 0.001).result()
+            raise KeyboardInterrupt
+        assert classes() == before
+        monkeypatch.setenv("DPCOMPRESS_REAL_TIME", "0")
+        with real_time():
+            assert classes() == before

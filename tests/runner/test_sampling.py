@@ -3,7 +3,8 @@
 import random
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from statistics import median
 
 import numpy as np
 import pytest
@@ -151,16 +152,49 @@ def test_a_later_call_goes_on_with_the_windows_of_an_earlier_one() -> None:
 
 def test_groups_bound_the_memory() -> None:
     world = World()
-    sampling = Sampling(group_bytes=300, group_size=7)
     subjects = [world.subject(f"op{i}", 1.0, size=40) for i in range(6)]
-    finished: list[int] = []
-    measure(subjects, sampling, done=lambda *_: finished.append(len(world.loaded)))
-    # Two of 40 bytes, each three times, fit into 300, and into 7 sessions: at the end of
-    # each pair two more were loaded.
-    assert finished == [6, 6, 12, 12, 18, 18]
-    world.loaded.clear()
-    assert len(measure(subjects, replace(sampling, sessions=1, group_size=2))) == 6
-    assert len(world.loaded) == 6
+
+    def loaded(**limits: int) -> list[int]:
+        """How many sessions had been loaded when each subject was done."""
+        world.loaded.clear()
+        counts: list[int] = []
+        measure(
+            subjects, Sampling(**limits), done=lambda *_: counts.append(len(world.loaded))
+        )
+        return counts
+
+    assert loaded() == [18] * 6
+    assert loaded(group_bytes=500) == [12] * 6  # two sessions of each fit
+    # One of each does not fit. Groups after the first load those before as references.
+    assert loaded(group_bytes=100) == [2, 2, 6, 6, 12, 12]
+    assert loaded(group_size=7) == [6, 6, 14, 14, 24, 24]
+
+
+def test_what_is_timed_later_is_given_at_the_level_of_before() -> None:
+    """The machine is 1.3 times slower in the second half of it all, for good."""
+    rng = random.Random(0)
+    world = World(lambda now: (1.3 if slow else 1.0) * rng.lognormvariate(0, 0.05))
+    subjects = {f"op{i}": 0.2 + 0.01 * i for i in range(30)}
+    slow = False
+    old = {name: world.subject(name, ms) for name, ms in list(subjects.items())[:25]}
+    before = measure(list(old.values()))
+    slow = True
+    new = [world.subject(name, subjects[name]) for name in subjects if name not in old]
+    known = [(subject, before[name].median_ms) for name, subject in old.items()]
+    rates = [before[name].median_ms / subjects[name] for name in old]
+    for name, time in measure(new, known=known).items():
+        assert time.median_ms / subjects[name] == pytest.approx(median(rates), rel=0.02)
+    alone = measure(new)
+    assert alone["op29"].median_ms > 1.2 * subjects["op29"]
+
+
+def test_rows_are_of_the_machine_when_it_is_fast() -> None:
+    """How often it is slow does not show, if it is fast for a tenth of the time."""
+    for share in (0.2, 0.8):
+        world = World(lambda now, share=share: 1.4 if now % 2 < 2 * share else 1.0)  # type: ignore[misc]
+        found = measure([world.subject(f"op{i}", 0.2 + 0.01 * i) for i in range(20)])
+        for i, time in enumerate(found.values()):
+            assert time.median_ms == pytest.approx(0.2 + 0.01 * i, rel=0.03)
 
 
 def test_rejected_subjects_are_left_out_or_raised() -> None:
