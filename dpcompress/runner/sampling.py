@@ -40,8 +40,8 @@ class Sampling:
     max_repeats: disturbed windows per subject, at most; then it is finished, as after
         `max_seconds`.
     max_waited: share of a window that threads may wait for a core.
-    max_seconds: then a subject is finished with the windows that it has; of fewer than
-        5, the least disturbed ones fill up to 5.
+    max_seconds: then a subject is finished with the windows that it has, a slow one a
+        little later; of fewer than 5, the least disturbed ones fill up to 5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
     sessions: sessions of each subject that take turns, at most; none is added once
         building them has taken `max_seconds`.
@@ -73,6 +73,9 @@ OPS = Sampling()
 
 FAST = 0.1
 """The quantile of the machine's levels that rows are given at."""
+
+ENOUGH = 30
+"""Windows that slow subjects get, for up to four times `Sampling.max_seconds`."""
 
 FEWEST = 5
 """Windows without which there is no measurement, however long one takes."""
@@ -283,7 +286,8 @@ class _Series:
     def is_due(self, pace_ms: float) -> bool:
         """Whether it takes part in a round that spends `pace_ms` on a subject: a slow
         one does so now and then only, so that all are finished at about the same time."""
-        self.turns += min(pace_ms / self.usual_ms, 1.0)
+        share = self._most_seconds / self.sampling.max_seconds
+        self.turns += min(share * pace_ms / self.usual_ms, 1.0)
         due = self.turns >= 1
         self.turns -= due
         return due
@@ -303,7 +307,12 @@ class _Series:
 
     @property
     def late(self) -> bool:
-        return self.seconds >= self.sampling.max_seconds
+        return self.seconds >= self._most_seconds
+
+    @property
+    def _most_seconds(self) -> float:
+        most = self.sampling.max_seconds
+        return max(most, min(ENOUGH * self.usual_ms / 1e3, 4 * most))
 
     @property
     def finished(self) -> bool:
