@@ -19,6 +19,7 @@ NETWORKS = Sampling(
     cold=False,
     min_rounds=25,
     max_rounds=80,
+    min_seconds=3.0,
     max_repeats=40,
     max_seconds=30.0,
 )
@@ -80,6 +81,8 @@ def _enough(
 ) -> bool:
     if seconds >= sampling.max_seconds:
         return len(calm) + len(disturbed) >= FEWEST
+    if seconds < sampling.min_seconds:
+        return False
     if len(disturbed) >= sampling.max_repeats:
         return len(calm) + len(disturbed) >= sampling.min_rounds
     if len(calm) < sampling.min_rounds:

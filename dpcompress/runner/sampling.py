@@ -37,6 +37,8 @@ class Sampling:
     window_ms: least length of a window; it holds at least one inference.
     cold: whether a window starts with the caches as the other subjects left them.
     min_rounds, max_rounds: windows that count, per subject, at least and at most.
+    min_seconds: how long to go on at least, of whole networks: a machine is slower for
+        some of them than for others, for seconds at a time.
     max_repeats: disturbed windows per subject, at most; then it is finished, as after
         `max_seconds`.
     max_waited: share of a window that threads may wait for a core.
@@ -54,6 +56,7 @@ class Sampling:
     cold: bool = True
     min_rounds: int = 300
     max_rounds: int = 600
+    min_seconds: float = 0.0
     max_repeats: int = 400
     max_waited: float = 0.01
     max_seconds: float = 0.25

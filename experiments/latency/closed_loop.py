@@ -13,7 +13,6 @@ it was.
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 
 import mobilenet
 import numpy as np
@@ -21,7 +20,7 @@ import onnxruntime
 import pandas as pd
 
 from dpcompress.blueprint import Blueprint, candidates
-from dpcompress.latency import Store, bench_networks, profile
+from dpcompress.latency import bench_networks, profile
 from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import close_loop
 from dpcompress.pipeline.fidelity import merged_onnx
@@ -59,15 +58,16 @@ def main() -> None:
     parser.add_argument("--engine", default="onnxruntime")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--name", default="closed_loop", help="of the files written")
-    parser.add_argument("--work", type=Path, default=Path("closed_loop.work"))
     parser.add_argument("--tightness", type=float, nargs="+", default=TIGHTNESS)
     options = parser.parse_args()
-    made, blueprint = mobilenet.network(options.model, options.size)
-    original = mobilenet.original(made, blueprint, options.batch)
+    made, _ = mobilenet.network(options.model, options.size)
+    blueprint, original = mobilenet.prepared(
+        options.work, options.model, options.size, options.batch
+    )
     settings = {"engine": options.engine, "threads": options.threads}
-    kept, store = options.work / f"{options.name}.csv", options.work / "store.sqlite"
+    kept = options.work / f"{options.name}.csv"
     if not kept.exists():
-        with Store(store) as measurements:
+        with mobilenet.store(options.work) as measurements:
             table = profile(
                 blueprint,
                 original=original,
@@ -83,7 +83,7 @@ def main() -> None:
     runs = []
     for tightness in options.tightness:
         share = 1 - tightness * (1 - least)
-        with Store(store) as measurements:
+        with mobilenet.store(options.work) as measurements:
             trials = Trials(made, original, table, measurements)
             plan, loop = close_loop(frontier, share * table.e2e_ms, trials)
         networks = {"original": original, "plan": merged_onnx(made, plan, options.batch)}

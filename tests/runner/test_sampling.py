@@ -3,7 +3,7 @@
 import random
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 
 from dpcompress.errors import BadInput
 from dpcompress.runner import (
+    NETWORKS,
     Measurement,
     Sampling,
     Session,
@@ -20,6 +21,9 @@ from dpcompress.runner import (
     ratio,
 )
 from dpcompress.runner.sampling import FEWEST
+
+ROUNDS = replace(NETWORKS, min_seconds=0)
+"""Seconds of ours are none of a `World`."""
 
 
 @dataclass
@@ -211,7 +215,7 @@ def test_rejected_subjects_are_left_out_or_raised() -> None:
 
 def test_ratio_cancels_the_drift_that_both_share() -> None:
     world = World(lambda now: 1 + 0.5 * np.sin(now))
-    times = compare([world.subject("a", 30.0), world.subject("b", 20.0)])
+    times = compare([world.subject("a", 30.0), world.subject("b", 20.0)], ROUNDS)
     faster = ratio(times["a"], times["b"])
     assert times["a"].spread_ms / times["a"].median_ms > 0.2
     assert faster.median == pytest.approx(1.5, rel=0.02)
@@ -245,7 +249,7 @@ def test_what_is_slow_to_build_is_built_once() -> None:
 def test_sessions_take_turns_because_each_has_a_speed_of_its_own() -> None:
     world, speeds = World(), iter([10.0, 14.0, 11.0, 20.0, 20.0, 20.0])
     subjects = [Subject(name, lambda: Timed(world, next(speeds))) for name in ("a", "b")]
-    times = compare(subjects)
+    times = compare(subjects, ROUNDS)
     assert sorted({*times["a"].windows_ms}) == pytest.approx([10, 11, 14])
     assert times["a"].median_ms == pytest.approx(11)
     assert times["b"].spread_ms == pytest.approx(0)
@@ -255,8 +259,8 @@ def test_what_slows_a_whole_round_is_taken_off() -> None:
     rng = random.Random(1)
     world = World(lambda now: 1.0 + 0.6 * (int(now / 0.3) % 2) + rng.uniform(0, 0.01))
     subjects = [world.subject(f"net{i}", 5.0 + i) for i in range(8)]
-    times = compare(subjects)
+    times = compare(subjects, ROUNDS)
     rates = [time.median_ms / (5.0 + i) for i, time in enumerate(times.values())]
     assert max(rates) / min(rates) < 1.02
-    few = compare(subjects[:2])
+    few = compare(subjects[:2], ROUNDS)
     assert few["net0"].spread_ms > 10 * times["net0"].spread_ms
