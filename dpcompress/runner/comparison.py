@@ -51,7 +51,8 @@ def compare(
         windows = _round([own[turn % len(own)] for own in sessions], rng)
         left_alone = _waited(windows) <= sampling.max_waited
         (calm if left_alone else disturbed).append(windows)
-        progress(min(len(calm), sampling.max_rounds), sampling.max_rounds, "")
+        if left_alone and len(calm) <= sampling.max_rounds:
+            progress(len(calm), sampling.max_rounds, "")
     missing = max(sampling.min_rounds - len(calm), 0)
     fill = sorted(disturbed, key=_waited)[:missing]
     rounds = np.array([[window.ms for window in windows] for windows in calm + fill])
