@@ -12,7 +12,6 @@ Writes fidelity.json, and for each engine and batch the check and its picture.
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import mobilenet
@@ -21,11 +20,9 @@ from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.files import write_bytes, write_text
 from dpcompress.latency import bench_networks, profile
 from dpcompress.latency.fidelity import span_times, spread_plans
-from dpcompress.runner import NETWORKS
 from dpcompress.tables import LatencyTable
 
 FITTED = 5
-SECONDS = 40
 
 
 def main() -> None:
@@ -84,6 +81,8 @@ def build(work: Path, options) -> None:
 
 
 def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -> None:
+    from dpcompress.pipeline.fidelity import judge, thorough, write_check
+
     engine, batch = table.header["engine"], table.header["batch"]
     times = span_times(blueprint, table)
     plans = []
@@ -97,10 +96,8 @@ def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -
         {file.stem: file.read_bytes() for file in files},
         engine=engine,
         threads=int(table.header["threads"]),
-        sampling=replace(NETWORKS, max_seconds=SECONDS),
+        sampling=thorough(len(files)),
     )
-    from dpcompress.pipeline.fidelity import judge, write_check
-
     order = [measured[file.stem] for file in files]
     corrected, fidelity = judge(table, plans, order, FITTED)
     write_check(fidelity, output / f"{engine}_batch{batch}.csv")
