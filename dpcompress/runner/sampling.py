@@ -77,8 +77,8 @@ OPS = Sampling()
 FAST = 0.1
 """The quantile of the machine's levels that rows are given at."""
 
-ENOUGH = 30
-"""Windows that slow subjects get, for up to four times `Sampling.max_seconds`."""
+ENOUGH, LONGEST = 30, 40
+"""Slow subjects get as many windows, for up to so many times `Sampling.max_seconds`."""
 
 FEWEST = 5
 """Windows without which there is no measurement, however long one takes."""
@@ -315,7 +315,7 @@ class _Series:
     @property
     def _most_seconds(self) -> float:
         most = self.sampling.max_seconds
-        return max(most, min(ENOUGH * self.usual_ms / 1e3, 4 * most))
+        return max(most, min(ENOUGH * self.usual_ms / 1e3, LONGEST * most))
 
     @property
     def finished(self) -> bool:

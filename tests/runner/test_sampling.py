@@ -107,12 +107,13 @@ def test_what_slows_everything_is_taken_off() -> None:
     assert all(time.spread_ms < 0.02 * time.median_ms for time in found.values())
 
 
-def test_slow_subjects_are_timed_less_often_over_the_same_rounds() -> None:
+@pytest.mark.parametrize("slow_ms", [40.0, 300.0])
+def test_slow_subjects_are_timed_less_often_over_the_same_rounds(slow_ms: float) -> None:
     rng = random.Random(0)
     world = World(lambda now: rng.lognormvariate(0, 0.3))
     sampling = Sampling(anchor_tolerance=float("inf"), max_seconds=0.4)
     order: list[str] = []
-    times = {"slow": 40.0, "quick": 0.5}
+    times = {"slow": slow_ms, "quick": 0.5}
     subjects = [world.subject(name, ms) for name, ms in times.items()]
     found = measure(
         subjects, sampling, keep=lambda w: order.extend(w), done=lambda *_: None
