@@ -51,8 +51,10 @@ def compare(
         windows = _round([own[turn % len(own)] for own in sessions], rng)
         left_alone = _waited(windows) <= sampling.max_waited
         (calm if left_alone else disturbed).append(windows)
-        if left_alone and len(calm) <= sampling.max_rounds:
-            progress(len(calm), sampling.max_rounds, "")
+        if left_alone:
+            seconds = time.perf_counter() - began
+            by_time = len(calm) * max(sampling.min_seconds / seconds, 1)
+            progress(len(calm), max(sampling.max_rounds, round(by_time)), "")
     missing = max(sampling.min_rounds - len(calm), 0)
     fill = sorted(disturbed, key=_waited)[:missing]
     rounds = np.array([[window.ms for window in windows] for windows in calm + fill])

@@ -256,6 +256,20 @@ def test_sessions_take_turns_because_each_has_a_speed_of_its_own() -> None:
     assert times["b"].spread_ms == pytest.approx(0)
 
 
+def test_progress_of_a_comparison_that_is_held_to_its_seconds() -> None:
+    told: list[tuple[int, int]] = []
+    sampling = replace(NETWORKS, min_seconds=0.2, max_rounds=5, min_rounds=5)
+    compare(
+        [World().subject("a", 1.0)],
+        sampling,
+        progress=lambda done, total, note: told.append((done, total)),
+    )
+    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert len(told) > 5 and all(done <= total for done, total in told)
+    done, total = told[len(told) // 2]
+    assert done < 0.9 * total
+
+
 def test_what_slows_a_whole_round_is_taken_off() -> None:
     rng = random.Random(1)
     world = World(lambda now: 1.0 + 0.6 * (int(now / 0.3) % 2) + rng.uniform(0, 0.01))
