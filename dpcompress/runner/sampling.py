@@ -19,7 +19,7 @@ import random
 import time
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from dpcompress.errors import BadInput
 from dpcompress.runner.clock import Clock, CoreWait, Window
@@ -168,28 +168,44 @@ def measure(
 
     watch = _clock(anchor, sampling, wait) if anchor else None
     before = list(known)
-    for group in _groups(order, sampling):
-        running = []
-        for subject in group:
+    least_left = (available_bytes() or 0) // 4
+
+    def build() -> List[_Series]:
+        running: List[_Series] = []
+        size = 0
+        while order:
+            size += sampling.sessions * order[-1].bytes
+            count = sampling.sessions * (len(running) + 1)
+            full = size > sampling.group_bytes or count > sampling.group_size
+            if running and (full or (available_bytes() or 0) < least_left):
+                break
+            subject = order.pop()
             try:
                 windows_ms = (earlier or {}).get(subject.key, ())
                 running.append(_Series(subject, sampling, wait, windows_ms))
             except BadInput as error:
                 if rejected is None:
                     raise
-                rejected(subject.key, error)
-        if running:
-            references = {
-                _Series(subject, replace(sampling, sessions=1), wait): ms
-                for subject, ms in rng.sample(before, min(REFERENCES, len(before)))
-            }
-            watched = _Group(running, references, watch, sampling, rng)
-            level = watched.run(keep, finished)
-            for series in running:
-                key = series.subject.key
-                found[key] = series.measurement(level)
-                done(key, found[key])
-                before.append((series.subject, found[key].median_ms))
+                rejected(subject.key, error.with_traceback(None))
+        return running
+
+    def time_group() -> None:
+        references = {
+            _Series(subject, replace(sampling, sessions=1), wait): ms
+            for subject, ms in rng.sample(before, min(REFERENCES, len(before)))
+        }
+        running = build()
+        if not running:
+            return
+        level = _Group(running, references, watch, sampling, rng).run(keep, finished)
+        for series in running:
+            key = series.subject.key
+            found[key] = series.measurement(level)
+            done(key, found[key])
+            before.append((series.subject, found[key].median_ms))
+
+    while order:
+        time_group()  # which leaves no session behind when the next one builds its own
     return {s.key: found[s.key] for s in subjects if s.key in found}
 
 
@@ -200,19 +216,6 @@ def _fitting(subjects: Sequence[Subject], sampling: Sampling) -> Sampling:
     sampling = sampling.within(UNKNOWN_BYTES if left is None else left // 2)
     fit = sampling.group_bytes // max(sum(subject.bytes for subject in subjects), 1)
     return replace(sampling, sessions=max(min(sampling.sessions, fit), 1))
-
-
-def _groups(subjects: Sequence[Subject], sampling: Sampling) -> Iterator[List[Subject]]:
-    group: List[Subject] = []
-    for subject in subjects:
-        size = sampling.sessions * (sum(s.bytes for s in group) + subject.bytes)
-        count = sampling.sessions * (len(group) + 1)
-        if group and (size > sampling.group_bytes or count > sampling.group_size):
-            yield group
-            group = []
-        group.append(subject)
-    if group:
-        yield group
 
 
 REFERENCES = 20

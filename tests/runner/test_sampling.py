@@ -2,6 +2,7 @@
 
 import random
 import time as clock
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -20,6 +21,7 @@ from dpcompress.runner import (
     measure,
     ratio,
 )
+from dpcompress.runner import sampling as sampling_module
 from dpcompress.runner.sampling import FEWEST
 
 ROUNDS = replace(NETWORKS, min_seconds=0)
@@ -173,6 +175,30 @@ def test_groups_bound_the_memory() -> None:
     # One of each does not fit. Groups after the first load those before as references.
     assert loaded(group_bytes=100) == [2, 2, 6, 6, 12, 12]
     assert loaded(group_size=7) == [6, 6, 14, 14, 24, 24]
+
+
+def test_a_group_ends_when_memory_does_and_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever was said of the sizes of sessions."""
+    alive: weakref.WeakSet[Session] = weakref.WeakSet()
+    most = 0
+    world = World()
+
+    def subject(name: str) -> Subject:
+        def load() -> Session:
+            nonlocal most
+            session = Timed(world, 1.0)
+            alive.add(session)
+            most = max(most, len(alive))
+            return session
+
+        return Subject(name, load)
+
+    monkeypatch.setattr(sampling_module, "available_bytes", lambda: 100 - len(alive))
+    found = measure([subject(f"op{i}") for i in range(60)], Sampling())
+    assert len(found) == 60
+    assert 75 <= most <= 78  # three sessions of the last one
 
 
 def test_what_is_timed_later_is_given_at_the_level_of_before() -> None:
