@@ -29,7 +29,7 @@ from one run to the next no better (Kendall's tau 0.84 to 0.92) than tables pred
 
 
 def thorough(networks: int) -> Sampling:
-    """Enough to judge a table by: ten times what a comparison of two networks takes."""
+    """Enough to judge a table by."""
     seconds = _SECONDS_EACH * networks
     return replace(NETWORKS, min_seconds=seconds, max_seconds=max(30.0, 2 * seconds))
 
