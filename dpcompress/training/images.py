@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import parent_process
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -146,14 +147,15 @@ class Batches:
         self.size = size = min(size, len(split))
         self._view = _View(split, seed, augment)
         self._order = _Order(len(split), seed)
-        lazy = isinstance(split.images, OnDisk)
+        # A worker of a pool may have no processes of its own.
+        readers = isinstance(split.images, OnDisk) and parent_process() is None
         self.loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             self._view,
             batch_size=size,
             sampler=self._order,
             drop_last=seed is not None,
             collate_fn=_as_it_is,
-            num_workers=min(os.cpu_count() or 1, 8) if lazy else 0,
+            num_workers=min(os.cpu_count() or 1, 8) if readers else 0,
             generator=torch.Generator().manual_seed(0),
         )
 

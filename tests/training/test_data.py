@@ -2,6 +2,7 @@ from collections import Counter
 from itertools import product
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from dpcompress.errors import BadInput, UsageError
 from dpcompress.training import data as data_module
 from dpcompress.training import load_data
-from dpcompress.training.images import Batches, OnDisk
+from dpcompress.training.images import Batches, OnDisk, Split
 
 SIZE = (3, 16, 16)
 
@@ -65,6 +66,10 @@ def test_folder_of_classes_is_cut(tmp_path: Path) -> None:
     assert data.description["sizes"] == {"train": 18, "heldout": 6, "test": 6}
 
 
+def first_labels(split: Split) -> list[int]:
+    return next(iter(Batches(split, 4).epoch()))[1].tolist()
+
+
 @pytest.mark.filterwarnings("ignore:This process")
 def test_large_sets_stay_on_disk_with_the_same_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,6 +83,9 @@ def test_large_sets_stay_on_disk_with_the_same_pixels(
         torch.cat([x for x, _ in Batches(d.train, 4).epoch()]) for d in (kept, lazy)
     )
     assert torch.equal(ours, theirs)
+    jobs = (joblib.delayed(first_labels)(lazy.train) for _ in range(2))
+    for labels in joblib.Parallel(n_jobs=2)(jobs):
+        assert labels == lazy.train.labels[:4].tolist()
     drawn = Batches(lazy.train, 4, seed=3, augment=True)
     first, again = (torch.cat([x for x, _ in drawn.epoch(1)]) for _ in range(2))
     assert torch.equal(first, again) and first.shape[1:] == SIZE
