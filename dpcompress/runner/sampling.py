@@ -42,13 +42,14 @@ class Sampling:
     max_repeats: disturbed windows per subject, at most; then it is finished, as after
         `max_seconds`.
     max_waited: share of a window that threads may wait for a core.
-    max_seconds: then a subject is finished with the windows that it has, a slow one a
-        little later; of fewer than 5, the least disturbed ones fill up to 5.
+    max_seconds: then a subject is finished with the windows that it has, a slow one
+        later (`ENOUGH`, `LONGEST`); of fewer than 5, the least disturbed ones fill up to 5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
     sessions: sessions of each subject that take turns, at most; none is added once
         building them has taken `max_seconds`.
-    group_bytes, group_size: held in memory at the same time, at most; bytes (and no more
-        than half of what the machine has left), sessions.
+    group_bytes, group_size: held in memory at the same time, at most; bytes, as estimated
+        (and no more than half of what the machine has left; a group ends, too, when a
+        quarter of that is left), sessions.
     """
 
     precision: float = 0.01
