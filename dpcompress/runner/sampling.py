@@ -43,7 +43,8 @@ class Sampling:
         `max_seconds`.
     max_waited: share of a window that threads may wait for a core.
     max_seconds: then a subject is finished with the windows that it has, a slow one
-        later (`ENOUGH`, `LONGEST`); of fewer than 5, the least disturbed ones fill up to 5.
+        later (`ENOUGH`, `LONGEST`); of fewer than 5, the least disturbed ones fill up to
+        5.
     anchor_tolerance: relative slowness of the anchor that makes windows disturbed.
     sessions: sessions of each subject that take turns, at most; none is added once
         building them has taken `max_seconds`.
