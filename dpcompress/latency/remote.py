@@ -93,7 +93,12 @@ def _write(
 ) -> int:
     about["graphs"] = "float16" if precision == "fp16" else "float32"
     graphs = [
-        {"subject": subject, "file": f"graphs/{i:04}.onnx", "bytes": job.bytes}
+        {
+            "subject": subject,
+            "file": f"graphs/{i:04}.onnx",
+            "bytes": job.bytes,
+            "kind": job.kind,
+        }
         for i, (subject, job) in enumerate(work.items())
     ]
     manifest = {"format": FORMAT, "about": about, "anchor": _ANCHOR, "graphs": graphs}

@@ -74,7 +74,7 @@ def profile(
     missing, before = [], []
     work = jobs(ops, original, batch, most_copies=most_copies, precision=precision)
     for subject, job in work.items():
-        timed = Subject(subject, _loader(opened, job), job.bytes)
+        timed = Subject(subject, _loader(opened, job), job.bytes, job.kind)
         known = kept.get(subject, identity, batch)
         if known is None:
             missing.append(timed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
@@ -21,7 +21,7 @@ from dpcompress.latency.ops import (
 )
 from dpcompress.runner import Engine
 
-METHOD = "framed-3"
+METHOD = "framed-4"
 """Names the way of timing an op; part of the key of everything measured."""
 
 
@@ -36,13 +36,15 @@ SpanOps = dict[tuple[Span, bool | None], TimedOp]
 
 @dataclass(frozen=True)
 class Job:
-    """`graph` makes the ONNX bytes; `bytes`: rough memory of the session."""
+    """`graph` makes the ONNX bytes; `bytes`: rough memory of the session; `kind`: as of a
+    `Subject`."""
 
     graph: Callable[[], bytes]
     bytes: int = 0
+    kind: str = ""
 
     def in_precision(self, precision: str) -> Job:
-        return Job(lambda: in_precision(self.graph(), precision), self.bytes)
+        return replace(self, graph=lambda: in_precision(self.graph(), precision))
 
 
 def span_ops(blueprint: Blueprint) -> SpanOps:
@@ -71,7 +73,7 @@ def jobs(
     for op in {op.signature: op for op in ops.values()}.values():
         count = copies(op, batch, most_copies)
         framed = partial(framed_graph, op, batch, count)
-        found[op.signature] = Job(framed, count * _bytes(op, batch))
+        found[op.signature] = Job(framed, count * _bytes(op, batch), _kind(op))
         for sources, readers in frames_of(op):
             graph = partial(frame_graph, sources, readers, batch)
             size = 8 * batch * sum(math.prod(source.shape) for source in sources)
@@ -105,6 +107,12 @@ def _anchor_graph() -> bytes:
     return plain_graph(
         TimedOp((Source(shape),), (Step("conv", (0,), shape, conv=conv),)), 1
     )
+
+
+def _kind(op: TimedOp) -> str:
+    """Depthwise convolutions wait for memory more than they compute."""
+    depthwise = (s.conv and 1 < s.conv.groups == s.conv.in_channels for s in op.steps)
+    return "depthwise" if any(depthwise) else ""
 
 
 def _bytes(op: TimedOp, batch: int) -> int:

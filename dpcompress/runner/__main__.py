@@ -44,8 +44,8 @@ def time_bundle(
             f"--engine {opened.name} --bundle FILE",
         )
 
-    def subject(name: str, file: str, size: int) -> Subject:
-        return Subject(name, lambda: opened.load(bundle.graph(file)), size)
+    def subject(name: str, file: str, size: int = 0, kind: str = "") -> Subject:
+        return Subject(name, lambda: opened.load(bundle.graph(file)), size, kind)
 
     header = {**bundle.about, "bundle": bundle.digest, "engine": opened.identity}
     with Journal(output, header) as journal:
@@ -61,7 +61,7 @@ def time_bundle(
                 missing,
                 sampling.within(opened.group_bytes),
                 known=known,
-                anchor=subject("anchor", bundle.anchor, 0),
+                anchor=subject("anchor", bundle.anchor),
                 earlier=journal.found.windows_ms,
                 keep=journal.keep,
                 rejected=journal.reject,

@@ -17,11 +17,12 @@ MANIFEST = "manifest.json"
 
 class Entry(NamedTuple):
     """`subject`: its name in the results; `file`: its graph in the zip; `bytes`: rough
-    memory of its session."""
+    memory of its session; `kind`: as of a `Subject`."""
 
     subject: str
     file: str
     bytes: int
+    kind: str
 
 
 class Bundle:
@@ -53,7 +54,10 @@ class Bundle:
             self.about: Dict[str, Any] = dict(manifest["about"])
             self.anchor = str(manifest["anchor"])
             self.entries: List[Entry] = [
-                Entry(str(e["subject"]), str(e["file"]), int(e["bytes"]))
+                Entry(
+                    *(str(e["subject"]), str(e["file"]), int(e["bytes"])),
+                    str(e.get("kind", "")),
+                )
                 for e in manifest["graphs"]
             ]
         except (ValueError, KeyError, TypeError) as error:

@@ -4,7 +4,8 @@ Every round times each subject once, in a new shuffled order: so all of them mee
 drift, and each finds the caches as cold as an op in a network, where everything else ran
 since. What a stretch of windows was slower or faster for all of its subjects is taken
 off, and a row is what it takes where the machine is as fast as in its fastest tenth: how
-slow it usually is changes with every minute, and with what else its host does.
+slow it usually is changes with every minute, and with what else its host does. What slows
+a kind of subjects at moments of its own is taken off likewise.
 
 A window is disturbed, and repeated, when a thread of this process waited for a core
 meanwhile, or when that happened to most windows around it, or when the anchor (one
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -79,6 +81,9 @@ OPS = Sampling()
 FAST = 0.1
 """The quantile of the machine's levels that rows are given at."""
 
+MOMENT = 0.5
+"""Seconds, for each of which a kind of subjects has a level of its own."""
+
 ENOUGH, LONGEST = 30, 40
 """Slow subjects get as many windows, for up to so many times `Sampling.max_seconds`."""
 
@@ -88,11 +93,13 @@ FEWEST = 5
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to time: `load` makes its session, of about `bytes` in memory."""
+    """Something to time: `load` makes its session, of about `bytes` in memory. `kind`:
+    if it is slowed at other moments than most, what it shares that with."""
 
     key: str
     load: Callable[[], Session]
     bytes: int = 0
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,10 +260,12 @@ class _Lane:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.windows_ms: List[float] = []
+        self.moments: List[int] = []
         self.usual_ms = clock.fastest_ms
 
     def take(self, window_ms: float) -> None:
         self.windows_ms.append(window_ms)
+        self.moments.append(int(time.perf_counter() / MOMENT))
         count = len(self.windows_ms)
         if count < 10 or count % 10 == 0:
             self.usual_ms = median(self.windows_ms)
@@ -342,6 +351,26 @@ class _Series:
         return Measurement.of(windows_ms, len(self.disturbed) - len(fill))
 
 
+def _take_off_own(kind: Sequence[_Series]) -> None:
+    """What the moments were slower for all of a kind than for others; its windows become
+    those of its fastest tenth."""
+    if len(kind) < CROWD:
+        return
+    lanes = [lane for series in kind for lane in series.lanes if lane.windows_ms]
+    ratios: Dict[int, List[float]] = defaultdict(list)
+    for lane in lanes:
+        usual_ms = median(lane.windows_ms)
+        for moment, ms in zip(lane.moments, lane.windows_ms):
+            ratios[moment].append(ms / usual_ms)
+    levels = {m: median(found) for m, found in ratios.items() if len(found) >= CROWD}
+    fast = quantile(list(levels.values()), FAST) if levels else 1.0
+    for lane in lanes:
+        lane.windows_ms = [
+            ms * fast / levels.get(moment, 1.0)
+            for moment, ms in zip(lane.moments, lane.windows_ms)
+        ]
+
+
 class _Group:
     """Subjects that are timed in turn, watched over by the anchor and by each other."""
 
@@ -393,6 +422,9 @@ class _Group:
             waiting = [s for s in waiting if s not in ended]
             needed = {*waiting, *self.references}
             active = [s for s in active if s in needed or not s.late]
+        every = [*self.running, *self.references]
+        for kind in {s.subject.kind for s in every} - {""}:
+            _take_off_own([s for s in every if s.subject.kind == kind])
         return self._level()
 
     def _level(self) -> float:

@@ -253,7 +253,7 @@ def test_no_copies_where_the_engine_may_fuse_them(
     time_bundle(Bundle(single), results, engine=engine, sampling=QUICK)
     there = table_from_results(BLUEPRINT, results)
     here = profile(BLUEPRINT, original=original, sampling=QUICK, **settings)
-    assert there.header["method"] == here.header["method"] == "framed-3, most copies 1"
+    assert there.header["method"] == here.header["method"] == "framed-4, most copies 1"
     assert there.header.keys() == here.header.keys()
 
 

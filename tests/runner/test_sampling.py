@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,26 +31,30 @@ ROUNDS = replace(NETWORKS, min_seconds=0)
 
 @dataclass
 class World:
-    """Time passes only while sessions run; `slowness` is a function of the time."""
+    """Time passes only while sessions run; `slowness` is a function of the time, of all
+    subjects, and `of_kind` of those of a kind."""
 
     slowness: Callable[[float], float] = lambda now: 1.0
+    of_kind: Callable[[float], float] = lambda now: 1.0
     now: float = 0.0
     loaded: list[str] = field(default_factory=list)
 
-    def subject(self, name: str, ms: float, size: int = 0) -> Subject:
+    def subject(self, name: str, ms: float, size: int = 0, kind: str = "") -> Subject:
         def load() -> Session:
             self.loaded.append(name)
-            return Timed(self, ms)
+            return Timed(self, ms, kind)
 
-        return Subject(name, load, size)
+        return Subject(name, load, size, kind)
 
 
 class Timed(Session):
-    def __init__(self, world: World, ms: float) -> None:
-        self.world, self.ms = world, ms
+    def __init__(self, world: World, ms: float, kind: str = "") -> None:
+        self.world, self.ms, self.kind = world, ms, kind
 
     def run_many(self, n: int) -> float:
         seconds = n * self.ms / 1e3 * self.world.slowness(self.world.now)
+        if self.kind:
+            seconds *= self.world.of_kind(self.world.now)
         self.world.now += seconds
         return seconds
 
@@ -121,7 +126,7 @@ def test_slow_subjects_are_timed_less_often_over_the_same_rounds(slow_ms: float)
         subjects, sampling, keep=lambda w: order.extend(w), done=lambda *_: None
     )
     assert found["quick"].samples > 300
-    assert 25 <= found["slow"].samples <= 33
+    assert 20 <= found["slow"].samples <= 33
     turns = [i for i, name in enumerate(order) if name == "slow"]
     assert turns[0] < len(order) / 4 and turns[-1] > len(order) / 2
 
@@ -226,6 +231,20 @@ def test_rows_are_of_the_machine_when_it_is_fast() -> None:
         found = measure([world.subject(f"op{i}", 0.2 + 0.01 * i) for i in range(20)])
         for i, time in enumerate(found.values()):
             assert time.median_ms == pytest.approx(0.2 + 0.01 * i, rel=0.03)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_what_slows_one_kind_is_taken_off_of_that(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is slow for a fifth or for most of the time."""
+    world = World(of_kind=lambda now: 1.4 if now % 2 < 2 * share else 1.0)
+    ticks = SimpleNamespace(perf_counter=lambda: world.now)
+    monkeypatch.setattr(sampling_module, "time", ticks)
+    rows = {f"op{i}": (0.2 + 0.01 * i, "depthwise" if i < 8 else "") for i in range(30)}
+    found = measure([world.subject(n, ms, kind=kind) for n, (ms, kind) in rows.items()])
+    for name, (ms, _) in rows.items():
+        assert found[name].median_ms == pytest.approx(ms, rel=0.02)
 
 
 def test_rejected_subjects_are_left_out_or_raised() -> None:
