@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ from dpcompress.models import save_weights
 
 torch.manual_seed(0)
 net = dpcompress.load_model("net.py:net", num_classes=10)
-save_weights("trained.safetensors", net.state_dict())
+save_weights("run/original.safetensors", net.state_dict())
 
 def train(network):
     dpcompress.finetune(network, data, Recipe(epochs=1))
@@ -58,7 +59,8 @@ def test_readme_names_every_verb_that_exists():
 @pytest.mark.slow
 def test_readme_python_runs_on_a_small_network(tmp_path):
     (tmp_path / "net.py").write_text(NET)
-    script = "\n".join([PRELUDE, *PYTHON])
+    first, second = PYTHON
+    script = "\n".join([PRELUDE, first, textwrap.indent(second, "    ")])
     for shown, small in (
         ("torchvision:mobilenet_v2", "net.py:net"),
         ("epochs=20", "epochs=1"),
@@ -66,9 +68,7 @@ def test_readme_python_runs_on_a_small_network(tmp_path):
     ):
         assert shown in script
         script = script.replace(shown, small)
-    # Scoring starts processes, which import the script anew: it needs a main guard.
-    lines = "\n".join(f"    {line}" for line in script.splitlines())
-    (tmp_path / "readme.py").write_text(f"if __name__ == '__main__':\n{lines}\n")
+    (tmp_path / "readme.py").write_text(script)
     done = subprocess.run(
         [sys.executable, "readme.py"],
         cwd=tmp_path,

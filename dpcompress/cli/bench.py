@@ -41,7 +41,7 @@ def bench(
 
     \b
     Examples:
-      dpcompress bench run/original.onnx run/merged.onnx
+      dpcompress bench run/original.onnx run/compressed.onnx
       dpcompress bench original.engine merged.engine --engine tensorrt --precision fp16
     """
     from dpcompress.latency import bench_networks

@@ -24,6 +24,7 @@ from dpcompress.cli.options import (
     Threads,
     Weights,
     candidate_limits,
+    given_options,
 )
 from dpcompress.cli.output import console, emit, print_table, progress_bar
 from dpcompress.errors import UsageError
@@ -37,6 +38,7 @@ S = TypeVar("S", bound="RunSettings")
 
 
 def compress(
+    context: typer.Context,
     output: RunFolder,
     model: Annotated[
         str | None,
@@ -95,7 +97,7 @@ def compress(
         typer.Option(
             "--train",
             help="'finetune', or 'none': fit every span of the plan to the original by "
-            "least squares instead; needs no labels, and minutes.",
+            "least squares instead; takes minutes.",
         ),
     ] = "finetune",
     form: Form = "linearized",
@@ -140,25 +142,22 @@ def compress(
 
     settings: Settings | None
     if model is None:
-        asked = {
-            "data": data,
-            "budget": budget,
-            "weights": weights,
-            "input": input,
-            "max-growth": max_growth,
-            "max-weight-mb": max_weight_mb,
-        }
-        given = [f"--{name}" for name, value in asked.items() if value is not None]
-        if given:
+        stored = output / "run.json"
+        own = set() if stored.exists() else {"--latency", "--measure"}
+        ignored = [
+            name
+            for name in given_options(context)
+            if name not in {"--output", "--json", "--seed", *own}
+        ]
+        if ignored:
             raise UsageError(
-                f"{', '.join(given)} without a MODEL.",
+                f"{', '.join(ignored)} without a MODEL.",
                 "Name the model, or leave all of it out for the built-in example.",
             )
-        stored = output / "run.json"
         settings = None if stored.exists() else EXAMPLE.seeded(seed)
         if settings is not None:
-            own = {"latency": latency and str(latency), "measure": measure}
-            settings = settings.model_copy(update=own)
+            changes = {"latency": absolute(latency), "measure": measure}
+            settings = settings.model_copy(update=changes)
         if settings is None and read_settings(stored, Settings).seed != seed != 0:
             raise UsageError(
                 f"{output} holds a run with another seed.", "Choose another."
@@ -186,7 +185,7 @@ def compress(
             crop=crop,
             mean=mean,
             std=std,
-            latency=latency and str(latency),
+            latency=absolute(latency),
             limits=candidate_limits(max_growth, max_weight_mb),
             measure=measure,
         )
@@ -204,28 +203,26 @@ def new_settings(
     kind: type[S], model: str, weights: str | None, data: str, input: Any, **rest: Any
 ) -> S:
     """Settings of a run, with what the options leave open taken from the model."""
-    from dpcompress.models import default_input, model_transform
+    from dpcompress.cli.trained import Preparation, fill
+    from dpcompress.models import default_input
 
     shape = input or default_input(model)
-    own = model_transform(model) if weights == "default" else None
-    if own is not None and input is None:
-        rest["resize"] = rest["resize"] or own.resize
-        rest["crop"] = rest["crop"] or own.crop
-        rest["mean"] = rest["mean"] or own.mean
-        rest["std"] = rest["std"] or own.std
-    fits_batch = rest.pop("batch")
+    asked = Preparation(*(rest[name] for name in Preparation._fields))
+    rest |= fill(asked, model, weights, shape)._asdict()
+    file, factory, function = model.rpartition(".py:")
+    source, folder, place = data.rpartition("cifar10:")
     return kind(
-        model=model,
-        weights=None if weights is None else _absolute(weights),
-        data=data,
+        model=f"{absolute(file + '.py')}:{function}" if factory else model,
+        weights=weights if weights == "default" else absolute(weights),
+        data=data if data == "digits" else f"{folder}{absolute(place)}",
         input=shape,
-        batch=fits_batch,
         **rest,
     )
 
 
-def _absolute(weights: str) -> str:
-    return weights if weights == "default" else str(Path(weights).resolve())
+def absolute(path: str | Path | None) -> str | None:
+    """A run may be gone on with from another folder."""
+    return None if path is None else str(Path(path).resolve())
 
 
 def _with_recipes(
@@ -259,7 +256,11 @@ def _with_choices(settings: Settings, estimator: str, train: str, form: str) -> 
                 f"{option} {value} does not exist.", f"Choose {' or '.join(known)}."
             )
     scoring = settings.scoring.model_copy(update={"estimator": estimator})
-    return settings.model_copy(update={"scoring": scoring, "train": train, "form": form})
+    if train == "none" and form == "merged":
+        raise UsageError("--form merged is for training.", "Leave out --train none.")
+    changes = {"scoring": scoring, "train": train, "form": form}
+    changed = settings.model_copy(update=changes)
+    return type(changed).model_validate(changed.model_dump())
 
 
 def pretraining(epochs: int | None) -> Recipe | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import tempfile
 from dataclasses import asdict, dataclass
@@ -102,13 +101,14 @@ def _optional() -> list[Finding]:
 
 
 def _writable() -> Finding:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = folder / "dpcompress"
+    from dpcompress.runner.cache import cache_folder
+
+    folder = Path(cache_folder())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        remedy = "export XDG_CACHE_HOME=A_FOLDER_THAT_YOU_MAY_WRITE_TO"
+        remedy = "export DPCOMPRESS_STORE=A_FILE_THAT_YOU_MAY_WRITE"
         return Finding("cache", False, f"{folder}: {error.strerror}", remedy)
     return Finding("cache", True, str(folder))

@@ -26,7 +26,12 @@ from dpcompress.cli.score import score
 from dpcompress.cli.shrink import shrink
 from dpcompress.cli.solve import solve
 from dpcompress.cli.store import store
-from dpcompress.errors import BadInput, DpcompressError, DpcompressWarning
+from dpcompress.errors import (
+    BadInput,
+    DpcompressError,
+    DpcompressWarning,
+    UsageError,
+)
 
 app = typer.Typer(
     help="Makes trained convolutional networks faster by making them shallower.",
@@ -79,6 +84,8 @@ def main() -> NoReturn:
             sys.stdout.flush()  # here, where a full disk can still be told
     except DpcompressError as error:
         sys.exit(report(error))
+    except ValueError as error:
+        sys.exit(report(_bad_setting(error)))
     except BrokenPipeError:
         _forget_output()  # its reader went away, as `head` does: nothing is wrong
         sys.exit(0)
@@ -98,6 +105,18 @@ def main() -> NoReturn:
             )
         )
     sys.exit(0)
+
+
+def _bad_setting(error: ValueError) -> UsageError:
+    """A value that an option takes and the settings do not."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        raise error
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    what = first["msg"].removeprefix("Value error, ")
+    return UsageError(f"{place}: {what}." if place else f"{what}.", "See --help.")
 
 
 _show_warning = warnings.showwarning

@@ -98,6 +98,16 @@ def parse_channels(text: str | Channels) -> Channels:
         ) from None
 
 
+def given_options(context: typer.Context) -> list[str]:
+    """The options that the command line has, by their long names."""
+    found = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE":
+            found.append(max(parameter.opts, key=len))
+    return [name for name in found if name.startswith("--")]
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -161,8 +171,8 @@ RunData = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="digits (built in), cifar10:DIR, or a folder with train/ and test/, one "
-        "subfolder per class.",
+        help="digits (built in), cifar10:DIR, or a folder with one subfolder per class, "
+        "or with train/ and test/ of such.",
     ),
 ]
 Batch = Annotated[
@@ -245,7 +255,8 @@ Device = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="cpu or cuda, for engines that run on both. Without it: cpu.",
+        help="cpu or cuda, for engines that run on both. Without it: the engine's usual "
+        "one.",
         show_default=False,
     ),
 ]
@@ -253,7 +264,8 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="Numbers that the engine computes in: fp32; tensorrt also tf32, fp16.",
+        help="Numbers that the engine computes in: fp32; some have others, such as "
+        "tensorrt tf32 and fp16.",
     ),
 ]
 MaxGrowth = Annotated[

@@ -179,8 +179,8 @@ def profile(
         )
     if "rejected_ops" in table.header:
         console.print(
-            f"{engine} rejects these ops, so that no plan can use their spans: "
-            f"{table.header['rejected_ops']}",
+            f"{table.header['engine']} rejects these ops, so that no plan can use their "
+            f"spans: {table.header['rejected_ops']}",
             style="yellow",
             markup=False,
         )

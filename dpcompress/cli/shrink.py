@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dpcompress.cli.compress import new_settings, pretraining, print_result
+from dpcompress.cli.compress import absolute, new_settings, pretraining, print_result
 from dpcompress.cli.options import (
     Crop,
     Input,
@@ -23,6 +23,7 @@ from dpcompress.cli.options import (
     Threads,
     Weights,
     candidate_limits,
+    given_options,
 )
 from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
@@ -31,6 +32,7 @@ SEARCH, TUNING, ENGINE = "Search", "Fine-tuning", "Engine"
 
 
 def shrink(
+    context: typer.Context,
     output: RunFolder,
     model: Annotated[
         str | None,
@@ -156,18 +158,10 @@ def shrink(
 
     settings = None
     if model is None:
-        asked = {
-            "data": data,
-            "keep": keep,
-            "weights": weights,
-            "latency": latency,
-            "input": input,
-            "max-growth": max_growth,
-            "max-weight-mb": max_weight_mb,
-        }
-        given = [f"--{name}" for name, value in asked.items() if value is not None]
-        if given:
-            raise UsageError(f"{', '.join(given)} without a MODEL.", "Name the model.")
+        ignored = {*given_options(context)} - {"--output", "--json"}
+        if ignored:
+            names = ", ".join(sorted(ignored))
+            raise UsageError(f"{names} without a MODEL.", "Name the model.")
     else:
         if data is None or keep is None:
             raise UsageError(
@@ -184,7 +178,7 @@ def shrink(
             model_args=dict(model_args or ()),
             keep=keep,
             by=by,
-            latency=None if latency is None else str(latency.resolve()),
+            latency=absolute(latency),
             latency_weight=latency_weight,
             limits=candidate_limits(max_growth, max_weight_mb),
             search=Recipe(epochs=search_epochs, lr=search_lr, distill_weight=0.5),

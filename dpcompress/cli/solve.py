@@ -34,8 +34,9 @@ def solve(
         str | None,
         typer.Option(
             "--budget",
-            metavar="TIME|%",
-            help="Latency of the whole network: 12.5ms, 25, or 70% of the original.",
+            metavar="TIME|%|x",
+            help="Latency of the whole network: 12.5ms, 25, 70% of the original, or 1.5x "
+            "as a speed-up.",
         ),
     ] = None,
     speedup: Annotated[

@@ -54,8 +54,20 @@ def load_images(
     What the options leave open is taken from the pretrained weights' own preparation
     where those weights are asked for, else from the data.
     """
-    from dpcompress.models import model_transform
     from dpcompress.training import load_data
+
+    filled = fill(preparation, model, weights, size)
+    return load_data(data, input_size=size, **filled._asdict())
+
+
+def fill(
+    preparation: Preparation,
+    model: str,
+    weights: str | Path | None,
+    size: tuple[int, int, int],
+) -> Preparation:
+    """What it leaves open, as the pretrained weights want it where they are used."""
+    from dpcompress.models import model_transform
 
     resize, crop, mean, std = preparation
     own = model_transform(model) if weights == "default" else None
@@ -63,4 +75,4 @@ def load_images(
         if tuple(size[1:]) == (own.crop, own.crop):
             resize = resize or own.resize
         mean, std = mean or Channels(own.mean), std or Channels(own.std)
-    return load_data(data, input_size=size, resize=resize, crop=crop, mean=mean, std=std)
+    return Preparation(resize, crop, mean, std)

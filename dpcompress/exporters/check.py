@@ -17,6 +17,10 @@ TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 3e-2}
 fp16 keep 11 bits of a number's 24, and errors add up over the layers."""
 
 
+_AT_A_TIME = 64
+"""Images: a large network's activations for a thousand are tens of gigabytes."""
+
+
 @dataclass(frozen=True)
 class ExportCheck:
     """How far an exported file is from its module, over `images` images.
@@ -58,7 +62,9 @@ def check_session(
     training = [part for part in module.modules() if part.training]
     try:
         with torch.no_grad():
-            wanted = module.eval()(images).double().cpu().numpy()
+            parts = images.split(_AT_A_TIME)
+            outputs = [module.eval()(part).double().cpu().numpy() for part in parts]
+            wanted = np.concatenate(outputs)
     finally:
         for part in training:
             part.training = True

@@ -14,6 +14,9 @@ from dpcompress.importance.entries import plan_of
 from dpcompress.importance.protocol import Entry, Job
 from dpcompress.training import Data, Recipe, evaluate, fit, seeded
 
+RENEWING_STEPS = 200
+"""From which on single layers are renewed, and short trainings end."""
+
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -21,17 +24,17 @@ _NORMS = nn.modules.batchnorm._BatchNorm
 class Finetune:
     """Kim et al. 2023, section 4: the linearized network is fine-tuned with `recipe`.
 
-    A single layer has nothing to remove: it starts from new weights instead, or short
-    spans would look too good. All entries see the same batches (recipe.seed), which
-    takes out of their differences what the batches contribute.
+    A single layer has nothing to remove: as published, it starts from new weights
+    instead, or short spans would look too good. All entries see the same batches
+    (recipe.seed), which takes out of their differences what the batches contribute.
 
     The default recipe is for small images and minutes; give more steps where there is
     time.
 
     renew: single layers start from new weights, as published, which takes hundreds of
         steps to make up for. In a shorter training their scores would tell how fast a
-        layer is learnt, not what it is worth: then leave them their own, and shift by
-        their mean alone (alpha 1).
+        layer is learnt, not what it is worth: then they keep their own. None decides
+        by the number of steps (`RENEWING_STEPS`).
     norm_momentum: of the batch norms, so that a few steps settle their statistics.
     free_activations: try added ones; they pay off in long trainings, and double the
         entries.
@@ -42,15 +45,27 @@ class Finetune:
             steps=10, batch_size=32, lr=0.04, warmup=0.25, augment=False
         )
     )
-    renew: bool = True
+    renew: bool | None = None
     norm_momentum: float = 0.3
     free_activations: bool = True
 
     metrics = ("loss", "accuracy")
 
     @property
+    def renews(self) -> bool:
+        """Whether single layers start from new weights."""
+        if self.renew is None:
+            return (self.recipe.steps or RENEWING_STEPS) >= RENEWING_STEPS
+        return self.renew
+
+    @property
+    def alpha(self) -> float:
+        """As published, or, where single layers have nothing to make up for, 1."""
+        return 1.2 if self.renews else 1.0
+
+    @property
     def identity(self) -> dict[str, Any]:
-        kept = {} if self.renew else {"renew": False}
+        kept = {} if self.renews else {"renew": False}
         return {
             "name": "finetune",
             "recipe": self.recipe.model_dump(),
@@ -61,7 +76,7 @@ class Finetune:
     def jobs(self, entries: Sequence[Entry | None]) -> list[Job]:
         """One per entry; single layers with their own weights are often one network."""
         single: list[Entry | None] = []
-        if not self.renew:
+        if not self.renews:
             single = [e for e in entries if e is not None and e.span.length == 1]
         others: list[Job] = [(e,) for e in entries if e not in single]
         return [tuple(single)] * bool(single) + others
@@ -69,7 +84,7 @@ class Finetune:
     def __call__(
         self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
     ) -> list[dict[str, float]]:
-        if self.renew or job[0] is None or job[0].span.length > 1:
+        if self.renews or job[0] is None or job[0].span.length > 1:
             return [self._score(model, blueprint, data, entry) for entry in job]
         plans = [plan_of(blueprint, entry) for entry in job if entry]
         scores = {
@@ -84,7 +99,7 @@ class Finetune:
         network = model
         if entry is not None:
             network = linearize(model, plan_of(blueprint, entry))
-            if entry.span.length == 1 and self.renew:
+            if entry.span.length == 1 and self.renews:
                 self._renew(network, blueprint, entry.stop)
             for module in network.modules():
                 if isinstance(module, _NORMS) and module.momentum is not None:
@@ -100,5 +115,12 @@ class Finetune:
             for index in (layer.conv, *layer.tail):
                 op = blueprint.ops[index]
                 if op.kind in ("conv", "norm"):
-                    module = network.get_submodule(op.name)
-                    module.reset_parameters()  # type: ignore[operator]
+                    _renewed(network.get_submodule(op.name))
+
+
+def _renewed(module: nn.Module) -> None:
+    reset = getattr(module, "reset_parameters", None)
+    if reset is not None:
+        return reset()
+    for name, buffer in module.named_buffers():  # a frozen norm: let it change nothing
+        buffer.fill_(1.0 if name in ("weight", "running_var") else 0.0)

@@ -45,6 +45,7 @@ class Fit:
     ridge: float = RIDGE
     seed: int = 0
 
+    alpha = 1.0
     free_activations = False
     metrics = ("loss", "accuracy", "logits")
 

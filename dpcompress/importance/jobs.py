@@ -42,7 +42,7 @@ def score(
     estimator: Estimator | None = None,
     spans: Iterable[Span] | None = None,
     metric: Metric = "loss",
-    alpha: float = 1.2,
+    alpha: float | None = None,
     executor: Executor = "local",
     workers: int | None = None,
     journal: Path | None = None,
@@ -62,7 +62,7 @@ def score(
         metric: whose change is the importance: "accuracy" as published, "loss", the
             fall in held-out cross-entropy, which is finer on few images, or "logits",
             how far the outputs move from the original's, where the estimator says so.
-        alpha: of the normalisation.
+        alpha: of the normalisation (default: the estimator's own).
         executor: "local" runs processes on this machine, "ray" a Ray cluster's (or one
             that is started here), with one GPU each where it has some.
         workers: processes (default: one per core, or one where there is a GPU).
@@ -113,6 +113,7 @@ def score(
         for entry in wanted
         if entry is not None
     ]
+    alpha = estimator.alpha if alpha is None else alpha
     frame, mean = normalise(pd.DataFrame(rows), alpha)
     header = {
         "blueprint": blueprint.digest,
@@ -173,14 +174,28 @@ def _run_on_ray(
 
 
 def _foreign(model: nn.Module) -> list[ModuleType]:
-    """Modules of the network's classes that come from a file that is not installed."""
-    names = {type(module).__module__ for module in model.modules()}
-    return [
-        sys.modules[name]
-        for name in names
-        if name in sys.modules
-        and importlib.machinery.PathFinder.find_spec(name.partition(".")[0]) is None
-    ]
+    """Modules that the network is made of and a worker could not import: those of its
+    classes whose files are not installed, and what was imported from beside them."""
+
+    def importable(name: str) -> bool:
+        top = name.partition(".")[0]
+        spec = importlib.machinery.PathFinder.find_spec(top)
+        return spec is not None or top in ("__main__", "__mp_main__")  # sent anyway
+
+    names = {type(module).__module__ for module in model.modules()} & sys.modules.keys()
+    files = {name: _file(sys.modules[name]) for name in names if not importable(name)}
+    folders = {file.parent for file in files.values() if file}
+    beside = {
+        name
+        for name, module in list(sys.modules.items())
+        if (file := _file(module)) and folders & {*file.parents} and not importable(name)
+    }
+    return [sys.modules[name] for name in sorted(files.keys() | beside)]
+
+
+def _file(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else None
 
 
 @contextmanager

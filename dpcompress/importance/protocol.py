@@ -39,6 +39,11 @@ class Estimator(Protocol):
         ...
 
     @property
+    def alpha(self) -> float:
+        """Of the normalisation, where none is asked for: see `normalise`."""
+        ...
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Those whose change can be the importance."""
         ...

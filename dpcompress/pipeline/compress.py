@@ -17,7 +17,7 @@ from dpcompress.latency import open_engine
 from dpcompress.models import load_model, save_weights
 from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.result import Result
-from dpcompress.pipeline.run import Bars, Run, agree, no_bars
+from dpcompress.pipeline.run import Bars, Run, agree, check_table, no_bars
 from dpcompress.pipeline.settings import Settings
 from dpcompress.pipeline.trials import Trials
 from dpcompress.report import plot_frontier, plot_structure
@@ -49,7 +49,8 @@ def _check(settings: Settings) -> None:
     """Find before the first hour what would otherwise end the run after it."""
     parse_budget(settings.budget, 1.0)
     open_engine(settings.engine, precision=settings.precision, device=settings.device)
-    trace(load_model(settings.model, None, settings.model_args), settings.input)
+    network = load_model(settings.model, None, settings.model_args)
+    check_table(settings, trace(network, settings.input, settings.limits))
 
 
 class _Compress(Run[Settings]):
@@ -95,7 +96,10 @@ class _Compress(Run[Settings]):
         self.ledger.step(
             "score",
             settings=scoring.model_dump(mode="json"),
-            reads=("original.safetensors", "blueprint.json", "latency.csv"),
+            reads=(
+                *("original.safetensors", "original.json"),
+                *("blueprint.json", "latency.csv"),
+            ),
             makes=("importance.csv",),
             run=run,
         )
@@ -165,7 +169,7 @@ class _Compress(Run[Settings]):
         self.ledger.step(
             "fit",
             settings={"images": self.settings.images, "seed": self.settings.seed},
-            reads=("original.safetensors", "plan.json"),
+            reads=("original.safetensors", "original.json", "plan.json"),
             makes=("fitted.safetensors", "fit.json"),
             run=run,
         )
@@ -200,7 +204,7 @@ class _Compress(Run[Settings]):
         self.ledger.step(
             "finetune",
             settings=self.settings.finetune.model_dump(mode="json"),
-            reads=("original.safetensors", "plan.json", *start),
+            reads=("original.safetensors", "original.json", "plan.json", *start),
             makes=("finetuned.safetensors", "finetune.csv"),
             run=run,
         )

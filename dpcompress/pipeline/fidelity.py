@@ -128,7 +128,8 @@ def judge(
 
 def write_check(fidelity: Fidelity, table: Path) -> tuple[Path, Path]:
     """Write TABLE.check.json and TABLE.check.png beside the table; returns both paths."""
-    data, picture = (table.with_suffix(f".check.{kind}") for kind in ("json", "png"))
+    name = table.name.removesuffix(".csv")
+    data, picture = (table.with_name(f"{name}.check.{kind}") for kind in ("json", "png"))
     write_text(data, json.dumps(fidelity.to_data(), indent=1) + "\n")
     write_bytes(picture, plot_fidelity(fidelity))
     return data, picture

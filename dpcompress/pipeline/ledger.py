@@ -15,7 +15,8 @@ class Ledger:
     """Finished steps of a run folder, in RUN/steps.json.
 
     A step is redone unless the files it makes are there as it left them, and its
-    settings and the files it reads are the same as then.
+    settings and the files it reads are the same as then. A file from outside of the run
+    folder may be gone: what was made of it is here.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,7 +28,7 @@ class Ledger:
             except ValueError as error:
                 raise BadInput(
                     f"{self.path} is not valid JSON: {error}.",
-                    "Delete it; steps whose files are missing will be redone.",
+                    "Delete it; then every step is done again.",
                 ) from error
 
     def step(
@@ -36,14 +37,21 @@ class Ledger:
         *,
         settings: Mapping[str, Any],
         reads: Sequence[str] = (),
+        takes: Sequence[str] = (),
         makes: Sequence[str],
         run: Callable[[], None],
     ) -> None:
-        """Do step `name` unless it is done."""
-        came_from = digest(
-            {"settings": settings, "files": {f: self._digest(f) for f in reads}}
-        )
+        """Do step `name` unless it is done.
+
+        Args:
+            reads, makes: files of the run folder.
+            takes: paths of files from outside.
+        """
         entry = self.steps.get(name, {})
+        took = entry.get("took", {})
+        taken = {path: self._digest(path) or took.get(path) for path in takes}
+        files = {f: self._digest(f) for f in reads}
+        came_from = digest({"settings": settings, "files": files, "taken": taken})
         if entry.get("from") == came_from and all(
             entry.get("made", {}).get(file) == self._digest(file) for file in makes
         ):
@@ -51,6 +59,7 @@ class Ledger:
         run()
         self.steps[name] = {
             "from": came_from,
+            "took": taken,
             "made": {file: self._digest(file) for file in makes},
         }
         write_text(self.path, json.dumps(self.steps, indent=1) + "\n")

@@ -26,7 +26,7 @@ from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.pipeline.ledger import Ledger
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
-from dpcompress.pipeline.settings import S, read_settings
+from dpcompress.pipeline.settings import RunSettings, S, read_settings
 from dpcompress.progress import Progress, silent
 from dpcompress.tables import LatencyTable
 from dpcompress.training import Data, check_above_chance, evaluate, fit, load_data
@@ -84,6 +84,33 @@ def agree(
     return settings
 
 
+def _files(path: str | None) -> tuple[str, ...]:
+    """Those of the user's own that a setting names."""
+    return (path,) if path is not None and path != "default" else ()
+
+
+def check_table(settings: RunSettings, blueprint: Blueprint) -> None:
+    """Refuse a latency table that is of another network, or not of this run's engine.
+
+    Raises:
+        BadTable: it cannot be read, or is of another network.
+        UsageError: it was made for another engine, precision or batch.
+    """
+    if settings.latency is None:
+        return
+    table = LatencyTable.read(settings.latency)
+    table.require(blueprint.digest)
+    engine = settings.engine.partition(":")[0]
+    asked = {"engine": engine, "precision": settings.precision, "batch": settings.batch}
+    for name, wanted in asked.items():
+        made = table.header.get(name, str(wanted)).partition(":")[0]
+        if made != str(wanted):
+            raise UsageError(
+                f"{settings.latency} was made for {name} {made}, not {wanted}.",
+                f"Give --{name} {made}, or another table.",
+            )
+
+
 class Run(ABC, Generic[S]):
     """One method per step, in order; each leaves files that the next ones read.
 
@@ -112,10 +139,9 @@ class Run(ABC, Generic[S]):
         settings = self.settings
 
         def run() -> None:
+            torch.manual_seed(settings.seed)
             network = self._new_network(settings.weights)
             if settings.pretrain is not None:
-                torch.manual_seed(settings.seed)
-                network = self._new_network(None)
                 with self.bars("Train the original") as progress:
                     fit(
                         network,
@@ -154,6 +180,7 @@ class Run(ABC, Generic[S]):
                 ),
                 "data": self.data.digest,
             },
+            takes=_files(settings.weights),
             makes=("original.safetensors", "original.json"),
             run=run,
         )
@@ -227,6 +254,7 @@ class Run(ABC, Generic[S]):
             ),
             # Latency does not depend on the weights, so a retrained original keeps it.
             reads=("blueprint.json",),
+            takes=_files(settings.latency),
             makes=("latency.csv",),
             run=run,
         )
@@ -252,7 +280,7 @@ class Run(ABC, Generic[S]):
         self.ledger.step(
             "merge",
             settings={"batch": self.settings.batch},
-            reads=("plan.json", weights),
+            reads=("original.json", "plan.json", weights),
             makes=(
                 *(("certificate.json",) if exact else ()),
                 "export.json",
@@ -318,7 +346,8 @@ class Run(ABC, Generic[S]):
                 "format": Result.model_json_schema(),
             },
             reads=(
-                *("original.onnx", "compressed.onnx", "merged.safetensors"),
+                *("original.json", "original.onnx"),
+                *("compressed.onnx", "merged.safetensors"),
                 *("latency.csv", "plan.json", "closed_loop.json"),
             ),
             makes=("result.json",),

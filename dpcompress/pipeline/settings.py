@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from dpcompress.blueprint import Limits
 from dpcompress.blueprint.data import parse
@@ -13,8 +20,6 @@ from dpcompress.depthshrinker import By
 from dpcompress.errors import UsageError
 from dpcompress.importance import Estimator, Finetune, Fit
 from dpcompress.training import Recipe
-
-Scalar = bool | int | float | str | None
 
 
 class Scoring(BaseModel):
@@ -27,7 +32,7 @@ class Scoring(BaseModel):
     recipe: Recipe = Finetune().recipe
     images: Annotated[int, Field(ge=1)] = Fit().images
     metric: Literal["accuracy", "loss", "logits"] = "loss"
-    alpha: float = 1.2
+    alpha: float | None = None
 
     @property
     def chosen(self) -> Estimator:
@@ -50,7 +55,7 @@ class RunSettings(BaseModel):
 
     version: Literal[1] = 1
     model: str
-    model_args: dict[str, Scalar | list[Scalar]] = {}
+    model_args: dict[str, JsonValue] = {}
     weights: str | None = None
     pretrain: Recipe | None = None
     input: tuple[int, int, int]
@@ -72,7 +77,7 @@ class RunSettings(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.weights is not None and self.pretrain is not None:
-            raise ValueError("give weights or a recipe to train from scratch, not both")
+            raise ValueError("give weights or train from scratch, not both")
         return self
 
     def seeded(self, seed: int) -> Self:

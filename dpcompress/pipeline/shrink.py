@@ -13,7 +13,7 @@ from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import trace
 from dpcompress.models import load_model, save_weights
 from dpcompress.pipeline.result import Result
-from dpcompress.pipeline.run import Bars, Run, agree, no_bars
+from dpcompress.pipeline.run import Bars, Run, agree, check_table, no_bars
 from dpcompress.pipeline.settings import ShrinkSettings
 from dpcompress.report import plot_masks, plot_structure
 from dpcompress.runner import open_engine
@@ -40,12 +40,11 @@ def shrink(settings: ShrinkSettings | None, folder: Path, bars: Bars = no_bars) 
 
 def _check(settings: ShrinkSettings) -> None:
     """Find before the first hour what would otherwise end the run after it."""
-    open_engine(settings.engine)
+    open_engine(settings.engine, precision=settings.precision, device=settings.device)
     network = load_model(settings.model, None, settings.model_args)
     blueprint = trace(network, settings.input, settings.limits)
     check_keep(mask_groups(blueprint, settings.by), settings.keep, settings.by)
-    if settings.latency is not None:
-        LatencyTable.read(settings.latency).require(blueprint.digest)
+    check_table(settings, blueprint)
 
 
 class _Shrink(Run[ShrinkSettings]):
@@ -97,7 +96,10 @@ class _Shrink(Run[ShrinkSettings]):
                 mode="json",
                 include={"keep", "by", "search", "latency_weight", "limits"},
             ),
-            reads=("original.safetensors", "blueprint.json", *self._table_file()),
+            reads=(
+                *("original.safetensors", "original.json", "blueprint.json"),
+                *self._table_file(),
+            ),
             makes=("masks.csv", "masks.png", "masks.json"),
             run=run,
         )
@@ -143,7 +145,7 @@ class _Shrink(Run[ShrinkSettings]):
             settings=settings.model_dump(
                 mode="json", include={"finetune", "fade", "features"}
             ),
-            reads=("original.safetensors", "plan.json"),
+            reads=("original.safetensors", "original.json", "plan.json"),
             makes=("finetuned.safetensors",),
             run=run,
         )

@@ -298,7 +298,7 @@ def _folder(folder: Path, geometry: Geometry, kind: str, norm: Norm) -> _Source:
         make(train_folder, train_files, geometry),
         make(test_folder, test_files, geometry) if test_folder is not None else None,
         "shift+flip"
-        if max(geometry.height, geometry.width) <= 64
+        if max(geometry.height, geometry.width) <= _SMALL
         else "resized-crop+flip",
         norm,
     )

@@ -119,8 +119,8 @@ class Split:
 
     def first(self, count: int) -> Tensor:
         """The first `count` images (or all) as the network takes them, (N, C, H, W)."""
-        images: Tensor = next(iter(Batches(self, count).epoch()))[0]
-        return images.clone()
+        part = replace(self, indices=self.indices[:count], labels=self.labels[:count])
+        return torch.cat([images for images, _ in Batches(part, 64).epoch()])
 
     def sample(self, count: int, seed: int) -> Split:
         """`count` of the images (or all), drawn with `seed`, in the drawn order."""

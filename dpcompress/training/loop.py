@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from math import isfinite
 from pathlib import Path
@@ -93,6 +95,7 @@ def fit(
         deterministic(saved[1]["threads"] if saved else None) as threads,
         torch.random.fork_rng(),
         fast_layout(*networks),
+        _brought_back(teacher),
     ):
         run = _Run(model, data, recipe, teacher, extension)
         run.notes = {"identity": digest(identity), "threads": threads}
@@ -106,6 +109,17 @@ def fit(
             if log is not None and run.accelerator.is_main_process:
                 _write_log(log, run.history)
     return run.history
+
+
+@contextmanager
+def _brought_back(teacher: nn.Module | None) -> Iterator[None]:
+    """The caller's own network ends on the device where it was."""
+    devices = {p.device for p in teacher.parameters()} if teacher is not None else set()
+    try:
+        yield
+    finally:
+        if teacher is not None and len(devices) == 1:
+            teacher.to(devices.pop())
 
 
 class _Run:

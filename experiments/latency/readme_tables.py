@@ -24,14 +24,15 @@ MobileNetV2 and the two ResNets, VGG19-BN are torchvision's, EfficientNet-Lite0 
 with 1,000 classes. All were made with
 
 ```bash
-python experiments/latency/shipped.py
+pip install -e '.[timm,openvino]'
+python experiments/latency/shipped.py    # makes the tables that are not there
 ```
 
 which goes on where it was cut off, on a virtual machine with two AMD EPYC cores, whose
 host other guests share; two threads. How ops are timed, and how far sums of such rows are
 from whole networks, is told in
-[experiments/latency](../experiments/latency/README.md). Tables made before
-2026-11-28 are of an earlier way, which repeats less well.
+[experiments/latency](../experiments/latency/README.md). Tables whose header says
+`framed-2` or `framed-3` are of earlier ways, and `framed-2` repeats less well.
 
 - **spans**: rows of the table; **ops**: different ones among them, each timed once.
 - **spread**: half the interquartile range of a row's windows relative to the row, median

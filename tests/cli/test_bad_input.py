@@ -197,6 +197,48 @@ def test_options_that_would_be_ignored(run: Run, here: Path):
     refused(run(*ask, "finetune", "--images", 100), 2, "finetune has no --images")
     for option in (("--max-growth", 2), ("--max-weight-mb", 1), ("--input", "3x8x8")):
         refused(run("shrink", "-o", "run", *option), 2, f"{option[0]} without a MODEL")
+    for option in (("--epochs", 3), ("--engine", "openvino"), ("--model-args", "a=1")):
+        for verb in ("compress", "shrink"):
+            refused(run(verb, "-o", "run", *option), 2, f"{option[0]} without a MODEL")
+    refused(compress(run, "--train", "none", "--form", "merged"), 2, "is for training")
+    table = LatencyTable.read(here / "latency.csv")
+    header = table.header | {"max_growth": "1", "max_weight_mb": "16"}
+    LatencyTable(table.frame, header).write(here / "limited.csv")
+    done = score(run, "photos", "--latency", "limited.csv", "--max-growth", 2)
+    refused(done, 2, "limited.csv", "other limits")
+
+
+def test_values_that_no_setting_takes(run: Run, here: Path):
+    refused(compress(run, "--lr", 0), 2, "finetune.lr", "greater than 0")
+    refused(score(run, "photos", "--lr", 0), 2, "lr", "greater than 0")
+    refused(compress(run, "--pretrain-epochs", 3), 2, "not both")
+    assert not (here / "run/run.json").exists()
+
+
+@pytest.mark.parametrize("other", [{"batch": "32"}, {"engine": "openvino"}])
+def test_a_latency_table_of_another_engine(run: Run, here: Path, other: dict[str, str]):
+    table = LatencyTable.read(here / "latency.csv")
+    LatencyTable(table.frame, table.header | other).write(here / "odd.csv")
+    ((name, value),) = other.items()
+    words = f"odd.csv was made for {name} {value}", f"--{name} {value}"
+    refused(compress(run, "--latency", "odd.csv"), 2, *words)
+    assert not (here / "run/original.safetensors").exists()
+
+
+def test_a_run_is_gone_on_with_from_anywhere(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So it holds no relative paths."""
+    refused(
+        compress(run, "--latency", "latency.csv", "--budget", "1%"), 3, "No plan takes"
+    )
+    settings = json.loads((here / "run/run.json").read_text())
+    assert settings["model"] == f"{here / 'net.py'}:net"
+    assert settings["data"] == str(here / "photos")
+    assert settings["latency"] == str(here / "latency.csv")
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    refused(run("compress", "-o", here / "run"), 3, "No plan takes")
 
 
 def test_truncated_files(run: Run, here: Path):

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,18 +10,19 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from dpcompress.blueprint import Blueprint, Span
 from dpcompress.errors import BadInput
 from dpcompress.graph import trace
-from dpcompress.importance import Entry, Finetune, Job, entries, score
+from dpcompress.importance import Entry, Finetune, Job, entries, jobs, score
 from dpcompress.importance.journal import Journal
 from dpcompress.models import load_model
 from dpcompress.tables import ImportanceTable
 from dpcompress.training import Data, Recipe, fit, state_digest
 from tests.training.networks import small_digits, tiny
 
-QUICK = Finetune(Recipe(steps=2, batch_size=32, lr=0.01, augment=False))
+QUICK = Finetune(Recipe(steps=2, batch_size=32, lr=0.01, augment=False), renew=True)
 SPANS = [Span(i, i + 1) for i in range(5)] + [Span(1, 4)]
 
 
@@ -51,6 +53,7 @@ class Counting:
 
     asked: list[Entry | None]
     identity, metrics, free_activations = QUICK.identity, QUICK.metrics, True
+    alpha = QUICK.alpha
     jobs = QUICK.jobs
 
     def __call__(
@@ -190,6 +193,50 @@ def test_without_renewal_single_layers_are_the_network_trained_as_long(
     single = table.frame[table.frame["stop"] - table.frame["start"] == 1]
     assert single["importance"].abs().max() < 1e-12
     assert len(single) == 5
+
+
+def test_only_long_trainings_renew_unless_asked(trained: Trained) -> None:
+    def chosen(**recipe: Any) -> tuple[bool, float]:
+        estimator = Finetune(Recipe(**recipe))
+        return estimator.renews, estimator.alpha
+
+    assert chosen(steps=199) == (False, 1.0)
+    assert chosen(steps=200) == chosen(epochs=1) == (True, 1.2)
+    assert QUICK.renews and not replace(QUICK, renew=False).renews
+    table = trained.score(estimator=replace(QUICK, renew=None), spans=SPANS[:5])
+    assert '"renew":false' in table.header["estimator"].replace(" ", "")
+    assert float(table.header["alpha"]) == 1
+
+
+def test_a_helper_beside_the_file_of_the_network_reaches_the_workers(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "helper_of_net.py").write_text(
+        "def double(x):\n    return x + x\n",
+    )
+    (tmp_path / "helped.py").write_text(
+        "from torch import nn\n"
+        "from helper_of_net import double\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 4, 3)\n"
+        "    def forward(self, x):\n"
+        "        return double(self.conv(x))\n"
+    )
+    model = load_model(f"{tmp_path / 'helped.py'}:Net")
+    names = {module.__name__ for module in jobs._foreign(model)}
+    assert names == {"_model_helped", "helper_of_net"}
+    assert jobs._foreign(tiny()) == []
+    del sys.modules["helper_of_net"]
+
+
+def test_frozen_norms_are_renewed_too(trained: Trained) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4), nn.ReLU()).eval()
+    model[1].running_var.fill_(9.0)
+    blueprint = trace(model, (3, 8, 8))
+    QUICK._renew(model, blueprint, 1)
+    assert (model[1].running_var == 1).all() and (model[1].running_mean == 0).all()
 
 
 def test_journal_survives_anything_in_the_file(tmp_path: Path) -> None:
