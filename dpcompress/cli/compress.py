@@ -210,7 +210,7 @@ def new_settings(
     asked = Preparation(*(rest[name] for name in Preparation._fields))
     rest |= fill(asked, model, weights, shape)._asdict()
     file, factory, function = model.rpartition(".py:")
-    source, folder, place = data.rpartition("cifar10:")
+    _, folder, place = data.rpartition("cifar10:")
     return kind(
         model=f"{absolute(file + '.py')}:{function}" if factory else model,
         weights=weights if weights == "default" else absolute(weights),

@@ -63,7 +63,7 @@ class Sampling:
     min_seconds: float = 0.0
     max_repeats: int = 400
     max_waited: float = 0.01
-    max_seconds: float = 0.25
+    max_seconds: float = 0.3
     anchor_tolerance: float = 1.0
     sessions: int = 3
     group_bytes: int = 12_000_000_000
@@ -336,10 +336,10 @@ class _Series:
         count = self.count
         if self.late or len(self.disturbed) >= self.sampling.max_repeats:
             return count + len(self.disturbed) >= FEWEST
-        if count < self.sampling.min_rounds:
-            return False
         if count >= self.sampling.max_rounds:
             return True
+        if count < self.sampling.min_rounds or count % 10:  # looking takes time, too
+            return False
         low, high = median_interval(self.windows_ms())
         return (high - low) / 2 <= self.sampling.precision * (high + low) / 2
 
