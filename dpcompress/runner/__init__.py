@@ -12,7 +12,8 @@ from dpcompress.runner.engine import (
     Session,
     open_engine,
 )
-from dpcompress.runner.sampling import OPS, Measurement, Sampling, Subject, measure
+from dpcompress.runner.sampling import measure
+from dpcompress.runner.series import OPS, Measurement, Sampling, Subject
 
 __all__ = [
     "ENGINES",

@@ -16,7 +16,8 @@ from dpcompress.errors import BadInput, DpcompressError
 from dpcompress.runner.bundle import Bundle
 from dpcompress.runner.engine import ENGINES, open_engine
 from dpcompress.runner.results import Journal
-from dpcompress.runner.sampling import OPS, Sampling, Subject, measure
+from dpcompress.runner.sampling import measure
+from dpcompress.runner.series import OPS, Sampling, Subject
 
 
 def time_bundle(

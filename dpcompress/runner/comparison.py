@@ -11,7 +11,7 @@ import numpy as np
 
 from dpcompress.runner.clock import Clock, CoreWait, Window
 from dpcompress.runner.priority import real_time
-from dpcompress.runner.sampling import FEWEST, Measurement, Sampling, Subject, clocks
+from dpcompress.runner.series import FEWEST, Measurement, Sampling, Subject, clocks
 from dpcompress.runner.statistics import half_iqr, levels, median_interval, quantile
 
 NETWORKS = Sampling(

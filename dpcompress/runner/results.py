@@ -25,7 +25,7 @@ from typing import (
 )
 
 from dpcompress.errors import BadInput, BadTable
-from dpcompress.runner.sampling import Measurement
+from dpcompress.runner.series import Measurement
 
 FORMAT = "dpcompress results 1"
 NUMBERS = ("median_ms", "p90_ms", "spread_ms", "error_ms", "samples", "disturbed")

@@ -23,7 +23,8 @@ from dpcompress.runner import (
     ratio,
 )
 from dpcompress.runner import sampling as sampling_module
-from dpcompress.runner.sampling import FEWEST
+from dpcompress.runner import series as series_module
+from dpcompress.runner.series import FEWEST
 
 ROUNDS = replace(NETWORKS, min_seconds=0)
 """Seconds of ours are none of a `World`."""
@@ -240,7 +241,7 @@ def test_what_slows_one_kind_is_taken_off_of_that(
     """Memory is slow for a fifth or for most of the time."""
     world = World(of_kind=lambda now: 1.4 if now % 2 < 2 * share else 1.0)
     ticks = SimpleNamespace(perf_counter=lambda: world.now)
-    monkeypatch.setattr(sampling_module, "time", ticks)
+    monkeypatch.setattr(series_module, "time", ticks)
     rows = {f"op{i}": (0.2 + 0.01 * i, "depthwise" if i < 8 else "") for i in range(30)}
     found = measure([world.subject(n, ms, kind=kind) for n, (ms, kind) in rows.items()])
     for name, (ms, _) in rows.items():
