@@ -1,7 +1,7 @@
 """Makes trained convolutional networks faster by making them shallower.
 
-Each public function loads its room, and with it torch or an engine, on first use; so
-``import dpcompress`` stays light.
+Each public function stands in the file of its name, and is loaded, with torch or an
+engine, on first use; so ``import dpcompress`` stays light.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dpcompress.version import __version__
 
 _ROOM_OF = {
     "load_model": "models",
@@ -24,21 +24,22 @@ _ROOM_OF = {
     "export": "exporters",
     "bench": "latency",
 }
-_NAME_THERE = {"finetune": "fit", "export": "export_onnx", "bench": "bench_networks"}
 
 if TYPE_CHECKING:
-    from dpcompress.exporters import export_onnx as export
-    from dpcompress.graph.fit import fit_merged
-    from dpcompress.graph.linearize import linearize, trace
+    from dpcompress.exporters.export import export
+    from dpcompress.graph.fit_merged import fit_merged
+    from dpcompress.graph.linearize import linearize
     from dpcompress.graph.merge import merge
-    from dpcompress.importance import score
-    from dpcompress.latency import bench_networks as bench
-    from dpcompress.latency import profile
-    from dpcompress.models import load_model
-    from dpcompress.solver import solve
-    from dpcompress.training import fit as finetune
+    from dpcompress.graph.trace import trace
+    from dpcompress.importance.score import score
+    from dpcompress.latency.bench import bench
+    from dpcompress.latency.profile import profile
+    from dpcompress.models.load_model import load_model
+    from dpcompress.solver.solve import solve
+    from dpcompress.training.finetune import finetune
 
 __all__ = [
+    "__version__",
     "bench",
     "export",
     "finetune",
@@ -56,8 +57,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _ROOM_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = import_module(f"{__name__}.{_ROOM_OF[name]}")
-    return getattr(room, _NAME_THERE.get(name, name))
+    file = import_module(f"{__name__}.{_ROOM_OF[name]}.{name}")
+    return getattr(file, name)
 
 
 def __dir__() -> list[str]:

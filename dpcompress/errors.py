@@ -105,3 +105,8 @@ class VerificationFailed(DpcompressError):
     """A merge, an export or a recorded claim does not hold."""
 
     exit_code = 6
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without a full stop; else its type's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

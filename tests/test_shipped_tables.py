@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpcompress.graph import trace
-from dpcompress.latency.table import original_rows
+from dpcompress.latency.profile import original_rows
 from dpcompress.latency.workload import METHOD, span_ops
 from dpcompress.models import load_model
 from dpcompress.runner import ENGINES

@@ -44,14 +44,14 @@ def bench(
       dpcompress bench run/original.onnx run/compressed.onnx
       dpcompress bench original.engine merged.engine --engine tensorrt --precision fp16
     """
-    from dpcompress.latency import bench_networks
+    from dpcompress.latency import bench
     from dpcompress.runner import ratio
 
     graphs = {name: _read(name, input, batch, engine) for name in networks}
     inputs = {name: _input_of(name, graph) for name, graph in graphs.items()}
     parts: dict[str, dict[str, float]] = {}
     with progress_bar("bench") as progress:
-        times = bench_networks(
+        times = bench(
             graphs,
             engine=engine,
             threads=threads,
@@ -111,10 +111,10 @@ def _read(name: str, shape: Input, batch: int, engine: str) -> bytes | Path:
             raise BadInput(
                 f"{name} cannot be read: {error.strerror}.", "Check the path."
             ) from error
-    from dpcompress.exporters import export_onnx
+    from dpcompress.exporters import export
     from dpcompress.models import default_input, load_model
 
-    return export_onnx(load_model(name), shape or default_input(name), batch)
+    return export(load_model(name), shape or default_input(name), batch)
 
 
 def _input_of(name: str, graph: bytes | Path) -> str:

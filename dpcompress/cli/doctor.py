@@ -9,10 +9,10 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dpcompress import __version__
 from dpcompress.cli.options import Json
 from dpcompress.cli.output import emit, print_table
 from dpcompress.errors import DpcompressError, EngineUnavailable
+from dpcompress.version import __version__
 
 _OPTIONAL = {
     "timm": "models named timm:NAME",

@@ -88,7 +88,7 @@ def export(
     from dpcompress.cli.trained import Preparation, load_images
     from dpcompress.exporters import (
         check_onnx,
-        export_onnx,
+        export,
         export_openvino,
         export_tensorrt,
     )
@@ -130,7 +130,7 @@ def export(
         network = merge_unchecked(linearize(load_model(model, None, arguments), decision))
         network = network.float()
         load_weights(network, str(weights))
-    content = export_onnx(network, shape, batch)
+    content = export(network, shape, batch)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_CHECK_IMAGES, *shape, generator=generator)
     if data is not None:

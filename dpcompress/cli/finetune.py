@@ -116,7 +116,7 @@ def finetune(
     from dpcompress.graph import fit_merged, linearize, with_norms, without_norms
     from dpcompress.importance import calibration_images
     from dpcompress.models import save_weights
-    from dpcompress.training import Recipe, evaluate, fit
+    from dpcompress.training import Recipe, evaluate, finetune
 
     if form not in ("linearized", "merged"):
         raise UsageError(f"--form {form} does not exist.", "Choose linearized or merged.")
@@ -152,7 +152,7 @@ def finetune(
     )
     checkpoint = output.with_name(output.name + ".checkpoint")
     with progress_bar("Fine-tuning") as progress:
-        history = fit(
+        history = finetune(
             network,
             images,
             recipe,

@@ -10,7 +10,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from dpcompress import __version__
 from dpcompress.cli.bench import bench
 from dpcompress.cli.compress import compress
 from dpcompress.cli.doctor import doctor
@@ -32,6 +31,7 @@ from dpcompress.errors import (
     DpcompressWarning,
     UsageError,
 )
+from dpcompress.version import __version__
 
 app = typer.Typer(
     help="Makes trained convolutional networks faster by making them shallower.",

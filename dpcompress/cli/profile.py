@@ -122,7 +122,7 @@ def profile(
     import torch
 
     from dpcompress.blueprint import keep_everything
-    from dpcompress.exporters import export_onnx
+    from dpcompress.exporters import export
     from dpcompress.graph import linearize, merge_unchecked, trace
     from dpcompress.latency import Store, table_from_results, write_bundle
     from dpcompress.latency import profile as measure_table
@@ -137,7 +137,7 @@ def profile(
         table = table_from_results(blueprint, results)
     else:
         unchanged = merge_unchecked(linearize(network, keep_everything(blueprint)))
-        original = export_onnx(unchanged.float(), shape, batch)
+        original = export(unchanged.float(), shape, batch)
         if bundle is not None:
             with progress_bar("bundle") as progress:
                 graphs = write_bundle(

@@ -2,7 +2,7 @@
 
 from dpcompress.depthshrinker.contract import Contracted, contract
 from dpcompress.depthshrinker.expand import Expansion, expand, refusals
-from dpcompress.depthshrinker.finetune import finetune
+from dpcompress.depthshrinker.fading import finetune_fading
 from dpcompress.depthshrinker.groups import By, mask_groups
 from dpcompress.depthshrinker.plans import Merger
 from dpcompress.depthshrinker.retrain import Retrained, expand_then_shrink
@@ -18,7 +18,7 @@ __all__ = [
     "contract",
     "expand",
     "expand_then_shrink",
-    "finetune",
+    "finetune_fading",
     "mask_groups",
     "refusals",
     "search",

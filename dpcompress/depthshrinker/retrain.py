@@ -14,7 +14,7 @@ from dpcompress.depthshrinker.contract import Contracted, contract
 from dpcompress.depthshrinker.expand import Expansion, expand
 from dpcompress.graph import linearize, set_share
 from dpcompress.progress import Progress, silent
-from dpcompress.training import Data, Extension, Recipe, fit
+from dpcompress.training import Data, Extension, Recipe, finetune
 
 APPEAR, GO, GONE = 0.1, 0.5, 0.8
 """Fractions of the training: activations are all there at the first, begin to fade at the
@@ -61,7 +61,7 @@ def expand_then_shrink(
     linear = linearize(expansion.network, expansion.plan, decay=True)
     set_share(linear, share(0.0))
     error = _distance(linear, model, images)
-    fit(
+    finetune(
         linear,
         data,
         recipe,

@@ -18,7 +18,7 @@ from dpcompress.depthshrinker.masks import MOMENTS, Masks, insert_masks, top
 from dpcompress.depthshrinker.plans import Merger, Price, kept_activations
 from dpcompress.progress import Progress, silent
 from dpcompress.tables import LatencyTable
-from dpcompress.training import Data, Extension, Recipe, fit
+from dpcompress.training import Data, Extension, Recipe, finetune
 
 FALLING = 0.5
 """Share of the search during which the number of masks on falls to k."""
@@ -82,7 +82,7 @@ def search(
         values = masks()
         return latency_weight * (values * values.new_tensor(price.of(masks.on()))).sum()
 
-    fit(
+    finetune(
         network,
         data,
         recipe or Recipe(epochs=10),

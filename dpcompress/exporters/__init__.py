@@ -1,14 +1,14 @@
 """Networks as files that inference engines read, and the check that they are equal."""
 
 from dpcompress.exporters.check import ExportCheck
-from dpcompress.exporters.onnx import check_onnx, export_onnx
+from dpcompress.exporters.export import check_onnx, export
 from dpcompress.exporters.openvino import export_openvino
 from dpcompress.exporters.tensorrt import export_tensorrt
 
 __all__ = [
     "ExportCheck",
     "check_onnx",
-    "export_onnx",
+    "export",
     "export_openvino",
     "export_tensorrt",
 ]

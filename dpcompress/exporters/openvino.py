@@ -26,7 +26,7 @@ def export_openvino(
     """Write PATH.xml and PATH.bin in fp32, once they agree with torch.
 
     Args:
-        onnx: what `export_onnx` made of `module` at this batch size.
+        onnx: what `export` made of `module` at this batch size.
         path: ends with .xml.
         engine: as `open_engine` opens it.
         images: to compare on, [N, C, H, W].

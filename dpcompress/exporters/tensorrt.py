@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-import dpcompress
 from dpcompress.exporters.check import ExportCheck, check_session
 from dpcompress.files import digest, write_bytes, write_text
-from dpcompress.float16 import in_precision
+from dpcompress.onnxio.float16 import in_precision
 from dpcompress.runner.tensorrt.engine import TensorRt
+from dpcompress.version import __version__
 
 
 def sidecar(path: str | os.PathLike[str]) -> Path:
@@ -38,7 +38,7 @@ def export_tensorrt(
     so on), inputs and outputs, layers by precision, the comparison with torch, its times.
 
     Args:
-        onnx: what `export_onnx` made of `module` at this batch size, in fp32.
+        onnx: what `export` made of `module` at this batch size, in fp32.
         engine: as `open_engine` opens it, with its precision and options.
         images: to compare on, [N, C, H, W].
 
@@ -57,7 +57,7 @@ def export_tensorrt(
     times = session.breakdown()
     about: dict[str, Any] = {
         "format": "dpcompress engine 1",
-        "dpcompress": dpcompress.__version__,
+        "dpcompress": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "digest": digest(plan),
         "engine": engine.identity,

@@ -17,7 +17,7 @@ import torch
 from torch import fx, nn
 
 from dpcompress.blueprint import Blueprint, Limits, Op, find_chains
-from dpcompress.errors import BadInput, UntraceableModel
+from dpcompress.errors import BadInput, UntraceableModel, first_line
 from dpcompress.graph.describe import IDENTITY_NAMES, Describer, is_fixed_norm
 from dpcompress.graph.normal_form import normalize
 
@@ -62,7 +62,7 @@ class _Tracer(fx.Tracer):
             return result
         except Exception as error:
             if self.failed is None:  # the innermost module is the one to blame
-                self.failed = (path, _first_line(error))
+                self.failed = (path, first_line(error))
             raise
 
 
@@ -155,7 +155,7 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:  # what cannot be copied raises whatever it likes
         raise UntraceableModel(
-            f"{type(model).__name__} cannot be copied: {_first_line(error)}.",
+            f"{type(model).__name__} cannot be copied: {first_line(error)}.",
             "Remove hooks that compute weights, such as the old weight_norm "
             "(torch.nn.utils.remove_weight_norm).",
         ) from error
@@ -189,7 +189,7 @@ def _run(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         shape = "x".join(map(str, images.shape[1:]))
         raise BadInput(
             f"{type(model).__name__} does not accept an input of {shape}: "
-            f"{_first_line(error)}.",
+            f"{first_line(error)}.",
             "Choose another size with --input CxHxW.",
         ) from error
     if not isinstance(output, torch.Tensor):
@@ -221,7 +221,7 @@ def _trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
             if tracer.failed is None or tracer.failed[0] in leaves:
                 raise UntraceableModel(
                     f"{type(root).__name__}.forward cannot be traced: "
-                    f"{_first_line(error)}.",
+                    f"{first_line(error)}.",
                     "Move what depends on the data into a submodule of its own; it "
                     "will be left as it is.",
                 ) from error
@@ -260,8 +260,3 @@ def _shapes(
     with torch.no_grad():
         Recorder(network).run(images)
     return shapes
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

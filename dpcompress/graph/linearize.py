@@ -39,18 +39,6 @@ from dpcompress.graph.padding import (
 )
 
 
-def trace(
-    model: nn.Module, input_shape: tuple[int, int, int], limits: object = None
-) -> Blueprint:
-    """The Blueprint of `model` for inputs of `input_shape` = (C, H, W).
-
-    Raises:
-        UntraceableModel: the model cannot be captured as a graph; says which module.
-        BadInput: the model does not accept an input of this shape.
-    """
-    return capture(model, input_shape, limits).blueprint  # type: ignore[arg-type]
-
-
 def linearize(model: nn.Module, plan: Plan, *, decay: bool = False) -> fx.GraphModule:
     """A trainable copy of `model` in which every span of `plan` is affine.
 

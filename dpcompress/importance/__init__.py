@@ -3,8 +3,8 @@
 from dpcompress.importance.entries import entries, plan_of, worth_scoring
 from dpcompress.importance.finetune import Finetune
 from dpcompress.importance.fit import Fit, calibration_images
-from dpcompress.importance.jobs import score
 from dpcompress.importance.protocol import Entry, Estimator, Job
+from dpcompress.importance.score import score
 from dpcompress.importance.values import extend, normalise
 
 __all__ = [

@@ -12,7 +12,7 @@ from dpcompress.blueprint import Blueprint
 from dpcompress.graph import linearize
 from dpcompress.importance.entries import plan_of
 from dpcompress.importance.protocol import Entry, Job
-from dpcompress.training import Data, Recipe, evaluate, fit, seeded
+from dpcompress.training import Data, Recipe, evaluate, finetune, seeded
 
 RENEWING_STEPS = 200
 """From which on single layers are renewed, and short trainings end."""
@@ -104,7 +104,7 @@ class Finetune:
             for module in network.modules():
                 if isinstance(module, _NORMS) and module.momentum is not None:
                     module.momentum = max(module.momentum, self.norm_momentum)
-            fit(network, data, self.recipe, validate=False)
+            finetune(network, data, self.recipe, validate=False)
         metrics = evaluate(network, data.heldout)
         return {"accuracy": metrics.accuracy, "loss": metrics.loss}
 

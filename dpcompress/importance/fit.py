@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dpcompress.blueprint import Blueprint, MergedSpan, examine
 from dpcompress.errors import BadInput
-from dpcompress.graph.fit import LEAST_IMAGES
+from dpcompress.graph.fit_merged import LEAST_IMAGES
 from dpcompress.graph.span_fit import (
     LEAST_SAMPLES,
     RIDGE,

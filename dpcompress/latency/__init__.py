@@ -1,7 +1,8 @@
 """Latency tables: spans → unique ops → ONNX graphs → measurements, kept and reused."""
 
+from dpcompress.latency.bench import bench
 from dpcompress.latency.engines import ENGINES, engine_of, open_engine
-from dpcompress.latency.networks import bench_networks
+from dpcompress.latency.profile import profile
 from dpcompress.latency.remote import (
     pack_runner,
     table_from_results,
@@ -9,12 +10,11 @@ from dpcompress.latency.remote import (
     write_networks,
 )
 from dpcompress.latency.store import Store
-from dpcompress.latency.table import profile
 
 __all__ = [
     "ENGINES",
     "Store",
-    "bench_networks",
+    "bench",
     "engine_of",
     "open_engine",
     "pack_runner",

@@ -18,7 +18,7 @@ ENGINES["torch"] = ("dpcompress.latency.torch_engine", "Torch")
 
 
 class EngineSettings(TypedDict):
-    """Arguments of `bench_networks`."""
+    """Arguments of `bench`."""
 
     engine: str
     threads: int

@@ -18,8 +18,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dpcompress.blueprint import ConvSpec
-from dpcompress.latency.onnx_graphs import Graph, add_op
-from dpcompress.latency.ops import Shape, Source, TimedOp
+from dpcompress.onnxio.write import Graph, add_op
+from dpcompress.ways.program import Program, Shape, Source
 
 PRODUCER_CHANNELS = 4
 READERS = 9
@@ -30,7 +30,7 @@ _MACS_PER_US, _BYTES_PER_US = 60_000.0, 20_000.0
 """A rough CPU of two cores. Only the number of copies depends on it."""
 
 
-def copies(op: TimedOp, batch: int, most: int) -> int:
+def copies(op: Program, batch: int, most: int) -> int:
     """How often the op stands in its frame: until it is four times the frame's work, by
     shapes alone, at most `most` times. Once if a step without weights reads nothing but
     sources, because an engine may notice that its copies compute the same."""
@@ -49,7 +49,7 @@ def copies(op: TimedOp, batch: int, most: int) -> int:
     return min(max(math.ceil(4 * frame_us / op_us), 1), most)
 
 
-def framed_graph(op: TimedOp, batch: int, count: int) -> bytes:
+def framed_graph(op: Program, batch: int, count: int) -> bytes:
     """producers → `count` copies of the op → a consumer each."""
     graph = Graph(op.signature, batch)
     tensors = [_produce(graph, source) for source in op.sources]
@@ -102,14 +102,14 @@ class FrameCosts:
         more_ms = self.many_ms[source.label] - self.once_ms[source.label]
         return more_ms / (READERS - 1)
 
-    def of(self, op: TimedOp, count: int) -> float:
+    def of(self, op: Program, count: int) -> float:
         """What to take off the time of a `framed_graph` with `count` copies."""
         unread = sum(self.consumer_ms(source) for source in op.sources)
         read = count * self.consumer_ms(Source(op.shape))
         return self.once_ms[label(op.sources)] - unread + read
 
 
-def frames_of(op: TimedOp) -> list[tuple[tuple[Source, ...], int]]:
+def frames_of(op: Program) -> list[tuple[tuple[Source, ...], int]]:
     """Sources and readers of the frames that `FrameCosts.of(op, …)` needs."""
     tensors = (*op.sources, Source(op.shape))
     return [(op.sources, 1)] + [((t,), n) for t in tensors for n in (1, READERS)]

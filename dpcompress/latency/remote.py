@@ -13,13 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dpcompress
+from dpcompress import runner
 from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import replacing
-from dpcompress.float16 import in_precision
 from dpcompress.latency.engines import most_copies
-from dpcompress.latency.table import build_table
+from dpcompress.latency.profile import build_table
 from dpcompress.latency.workload import (
     Job,
     anchor,
@@ -28,6 +27,7 @@ from dpcompress.latency.workload import (
     network_name,
     span_ops,
 )
+from dpcompress.onnxio.float16 import in_precision
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import Engine
 from dpcompress.runner.bundle import FORMAT, MANIFEST
@@ -165,11 +165,11 @@ def table_from_results(
 
 def pack_runner(path: str | os.PathLike[str]) -> None:
     """Write the runner as one file, for `python FILE bundle.zip -o results.jsonl`."""
-    package = Path(dpcompress.__file__).parent
+    package = Path(str(runner.__file__)).parents[1]
     with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
         there = Path(folder) / package.name
         shutil.copytree(package / "runner", there / "runner", ignore=_only_sources)
-        for name in ("__init__.py", "errors.py"):
+        for name in ("__init__.py", "errors.py", "version.py"):
             shutil.copyfile(package / name, there / name)
         zipapp.create_archive(
             folder,

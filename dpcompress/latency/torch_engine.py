@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpcompress.errors import BadInput, EngineUnavailable
-from dpcompress.latency.onnx_in_torch import OnnxInTorch
+from dpcompress.errors import BadInput, EngineUnavailable, first_line
+from dpcompress.onnxio.read import OnnxInTorch
 from dpcompress.runner import Engine, Session
-from dpcompress.runner.engine import cpu_model, first_line, random_input, working
+from dpcompress.runner.engine import cpu_model, random_input, working
 
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ERRORS = {"fp32": (0, 1e-5), "fp16": (1e-4, 1e-3), "bf16": (1e-3, 1e-2)}

@@ -9,17 +9,17 @@ from functools import partial
 
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.files import digest
-from dpcompress.float16 import in_precision
 from dpcompress.latency.frames import copies, frame_graph, framed_graph, frames_of, label
-from dpcompress.latency.onnx_graphs import plain_graph
-from dpcompress.latency.ops import (
+from dpcompress.onnxio.float16 import in_precision
+from dpcompress.onnxio.write import plain_graph
+from dpcompress.runner import Engine
+from dpcompress.ways.program import (
+    Program,
     Source,
     Step,
-    TimedOp,
     activation_is_free,
     span_op,
 )
-from dpcompress.runner import Engine
 
 METHOD = "framed-4"
 """Names the way of timing an op; part of the key of everything measured."""
@@ -31,7 +31,7 @@ def method(most_copies: int) -> str:
     return f"{METHOD}, most copies {most_copies}" if own else METHOD
 
 
-SpanOps = dict[tuple[Span, bool | None], TimedOp]
+SpanOps = dict[tuple[Span, bool | None], Program]
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,17 @@ def _anchor_graph() -> bytes:
         in_channels=64, out_channels=64, kernel=(3, 3), padding=((1, 1), (1, 1))
     )
     return plain_graph(
-        TimedOp((Source(shape),), (Step("conv", (0,), shape, conv=conv),)), 1
+        Program((Source(shape),), (Step("conv", (0,), shape, conv=conv),)), 1
     )
 
 
-def _kind(op: TimedOp) -> str:
+def _kind(op: Program) -> str:
     """Depthwise convolutions wait for memory more than they compute."""
     depthwise = (s.conv and 1 < s.conv.groups == s.conv.in_channels for s in op.steps)
     return "depthwise" if any(depthwise) else ""
 
 
-def _bytes(op: TimedOp, batch: int) -> int:
+def _bytes(op: Program, batch: int) -> int:
     shapes = [*(s.shape for s in op.sources), *(s.shape for s in op.steps)]
     weights = sum(step.conv.weights for step in op.steps if step.conv)
     return 4 * (batch * sum(map(math.prod, shapes)) + 2 * weights)

@@ -23,7 +23,7 @@ from dpcompress.pipeline.trials import Trials
 from dpcompress.report import plot_frontier, plot_structure
 from dpcompress.solver import Frontier, parse_budget, solve
 from dpcompress.tables import ImportanceTable, LatencyTable
-from dpcompress.training import fit
+from dpcompress.training import finetune
 
 
 def compress(settings: Settings | None, folder: Path, bars: Bars = no_bars) -> Result:
@@ -186,7 +186,7 @@ class _Compress(Run[Settings]):
             else:
                 network = linearize(self.network, self.plan)
             with self.bars("Fine-tune") as progress:
-                fit(
+                finetune(
                     network,
                     self.data,
                     self.settings.finetune,

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from dpcompress.blueprint import Blueprint, Plan
-from dpcompress.exporters import export_onnx
+from dpcompress.exporters import export
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import linearize, merge_unchecked
-from dpcompress.latency import bench_networks, engine_of
+from dpcompress.latency import bench, engine_of
 from dpcompress.latency.correction import corrected
 from dpcompress.latency.fidelity import CheckRun, Fidelity, spread_plans
 from dpcompress.progress import Progress, silent
@@ -38,7 +38,7 @@ def merged_onnx(network: nn.Module, plan: Plan, batch: int) -> bytes:
     """The merged network of `plan` as ONNX, without fine-tuning: for its latency."""
     assert plan.input is not None
     merged = merge_unchecked(linearize(network, plan)).float()
-    return export_onnx(merged, plan.input, batch)
+    return export(merged, plan.input, batch)
 
 
 def time_plans(
@@ -60,9 +60,7 @@ def time_plans(
     for done, plan in enumerate(plans):
         progress(done, len(plans), "build")
         networks[str(done)] = merged_onnx(network, plan, int(header["batch"]))
-    times = bench_networks(
-        networks, **engine_of(latency), sampling=sampling, progress=progress
-    )
+    times = bench(networks, **engine_of(latency), sampling=sampling, progress=progress)
     return [times[str(n)] for n in range(len(plans))]
 
 

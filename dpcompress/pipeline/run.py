@@ -17,10 +17,10 @@ from torch import fx, nn
 from dpcompress.blueprint import Blueprint, Plan, keep_everything
 from dpcompress.blueprint.data import parse
 from dpcompress.errors import UsageError
-from dpcompress.exporters import check_onnx, export_onnx
+from dpcompress.exporters import check_onnx, export
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import linearize, merge, merge_unchecked, trace
-from dpcompress.latency import Store, bench_networks, profile
+from dpcompress.latency import Store, bench, profile
 from dpcompress.models import load_model, load_weights, save_weights
 from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import Loop
@@ -29,7 +29,7 @@ from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, para
 from dpcompress.pipeline.settings import RunSettings, S, read_settings
 from dpcompress.progress import Progress, silent
 from dpcompress.tables import LatencyTable
-from dpcompress.training import Data, check_above_chance, evaluate, fit, load_data
+from dpcompress.training import Data, check_above_chance, evaluate, finetune, load_data
 
 Bars = Callable[[str], AbstractContextManager[Progress]]
 _CHECK_IMAGES = 1024
@@ -143,7 +143,7 @@ class Run(ABC, Generic[S]):
             network = self._new_network(settings.weights)
             if settings.pretrain is not None:
                 with self.bars("Train the original") as progress:
-                    fit(
+                    finetune(
                         network,
                         self.data,
                         settings.pretrain,
@@ -205,7 +205,7 @@ class Run(ABC, Generic[S]):
         def run() -> None:
             linear = linearize(self.network, keep_everything(self.blueprint))
             network = merge_unchecked(linear).float()
-            data = export_onnx(network, self.settings.input, self.settings.batch)
+            data = export(network, self.settings.input, self.settings.batch)
             check_onnx(data, network, self.data.test.first(_CHECK_IMAGES))
             write_bytes(self.folder / "original.onnx", data)
 
@@ -271,7 +271,7 @@ class Run(ABC, Generic[S]):
                 load_weights(expected, self.folder / weights)
                 network, certificate = merge(expected, images[:_CERTIFICATE_IMAGES])
                 certificate.write(self.folder / "certificate.json")
-            data = export_onnx(network, self.settings.input, self.settings.batch)
+            data = export(network, self.settings.input, self.settings.batch)
             check = check_onnx(data, expected, images)
             self._write_json("export.json", asdict(check))
             save_weights(self.folder / "merged.safetensors", network.state_dict())
@@ -296,7 +296,7 @@ class Run(ABC, Generic[S]):
         def run() -> None:
             files = {"original": "original.onnx", "compressed": "compressed.onnx"}
             with self.bars("Time both networks") as progress:
-                times = bench_networks(
+                times = bench(
                     {
                         name: (self.folder / file).read_bytes()
                         for name, file in files.items()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dpcompress.blueprint import Blueprint
-from dpcompress.depthshrinker import Merger, finetune, mask_groups, search
+from dpcompress.depthshrinker import Merger, finetune_fading, mask_groups, search
 from dpcompress.depthshrinker.groups import check_keep
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import trace
@@ -128,7 +128,7 @@ class _Shrink(Run[ShrinkSettings]):
 
         def run() -> None:
             with self.bars("Fine-tune") as progress:
-                network = finetune(
+                network = finetune_fading(
                     self.network,
                     self.plan,
                     self.data,

@@ -9,7 +9,7 @@ from torch import nn
 from dpcompress.blueprint import Plan
 from dpcompress.errors import BadTable
 from dpcompress.files import digest
-from dpcompress.latency import Store, bench_networks, engine_of, open_engine
+from dpcompress.latency import Store, bench, engine_of, open_engine
 from dpcompress.pipeline.fidelity import merged_onnx
 from dpcompress.runner import NETWORKS, Measurement, Sampling
 from dpcompress.tables import LatencyTable
@@ -71,7 +71,7 @@ class Trials:
 
     def _measured(self, plan: Plan) -> Measurement:
         """Its time per millisecond of the original, from rounds in which both ran."""
-        times = bench_networks(
+        times = bench(
             {
                 "original": self._original,
                 "planned": merged_onnx(self._network, plan, self._batch),

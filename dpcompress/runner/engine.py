@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
-from dpcompress.errors import BadInput, EngineUnavailable, UsageError
+from dpcompress.errors import BadInput, EngineUnavailable, UsageError, first_line
 
 OPSET, IR_VERSION = 17, 8
 """Of the ONNX graphs that every engine reads. TensorRT 8.5 takes no axes of a mean as an
@@ -110,11 +110,6 @@ def working(name: str) -> Iterator[None]:
             f"{name} stopped working: {first_line(error)}.",
             "Check the device and its memory, and call again: what was measured is kept.",
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an engine says, briefly, without a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def open_engine(

@@ -10,12 +10,11 @@ from typing import Any, Dict, Mapping
 
 import numpy as np
 
-from dpcompress.errors import BadInput, EngineUnavailable
+from dpcompress.errors import BadInput, EngineUnavailable, first_line
 from dpcompress.runner.engine import (
     Engine,
     Session,
     cpu_model,
-    first_line,
     gpu_model,
     random_input,
     working,

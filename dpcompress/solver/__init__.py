@@ -10,8 +10,8 @@ from dpcompress.solver.constraints import (
 )
 from dpcompress.solver.explain import Decision, explain
 from dpcompress.solver.frontier import Frontier
+from dpcompress.solver.solve import ApproximateFrontier, solve, upper_bound
 from dpcompress.solver.stage1 import Stretch, fastest
-from dpcompress.solver.stage2 import ApproximateFrontier, solve, upper_bound
 
 __all__ = [
     "ApproximateFrontier",

@@ -10,7 +10,7 @@ from dpcompress.blueprint import Blueprint, Illegal, Plan, Span, examine
 from dpcompress.errors import BadTable, InfeasibleBudget, UsageError
 from dpcompress.progress import Progress, silent
 from dpcompress.solver.constraints import Limit
-from dpcompress.solver.stage2 import check_together, solve
+from dpcompress.solver.solve import check_together, solve
 from dpcompress.tables import ImportanceTable, LatencyTable
 
 

@@ -9,8 +9,8 @@ from dpcompress.training.evaluate import (
     evaluate,
     predict_logits,
 )
+from dpcompress.training.finetune import Epoch, finetune
 from dpcompress.training.images import Split
-from dpcompress.training.loop import Epoch, fit
 from dpcompress.training.objective import Extension
 from dpcompress.training.recipe import Recipe
 from dpcompress.training.seeding import deterministic, seed_of, seeded
@@ -26,7 +26,7 @@ __all__ = [
     "check_classes",
     "deterministic",
     "evaluate",
-    "fit",
+    "finetune",
     "load_data",
     "predict_logits",
     "seed_of",

@@ -15,11 +15,11 @@ from torch import nn
 from dpcompress.blueprint import Blueprint, Plan, keep_everything
 from dpcompress.cli.output import progress_bar
 from dpcompress.depthshrinker import By
-from dpcompress.exporters import export_onnx
+from dpcompress.exporters import export
 from dpcompress.files import digest
 from dpcompress.graph import linearize, merge_unchecked, trace
 from dpcompress.importance import Estimator, Finetune, score, worth_scoring
-from dpcompress.latency import Store, bench_networks, profile
+from dpcompress.latency import Store, bench, profile
 from dpcompress.models import load_weights
 from dpcompress.pipeline.calibration import calibrate
 from dpcompress.runner import NETWORKS, Ratio, ratio
@@ -168,7 +168,7 @@ class Context:
         if isinstance(shape, Channels):
             everything = keep_everything(trace(network.eval(), INPUT))
             network = merge_unchecked(linearize(network, everything)).float()
-        return export_onnx(network, INPUT, self.config.batch)
+        return export(network, INPUT, self.config.batch)
 
     @cached_property
     def original_onnx(self) -> bytes:
@@ -176,7 +176,7 @@ class Context:
 
     def speedup(self, shape: Shape) -> Ratio:
         """Measured, against the original, interleaved."""
-        times = bench_networks(
+        times = bench(
             {"original": self.original_onnx, "other": self.export(shape)},
             engine=self.config.engine,
             threads=self.config.threads,

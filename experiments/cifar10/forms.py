@@ -25,7 +25,7 @@ from dpcompress.blueprint import Plan
 from dpcompress.files import write_text
 from dpcompress.graph import with_norms
 from dpcompress.importance import calibration_images
-from dpcompress.training import Data, Recipe, evaluate, fit, load_data
+from dpcompress.training import Data, Recipe, evaluate, finetune, load_data
 
 FORMS = ("linearized", "merged", "merged with norms")
 
@@ -47,7 +47,7 @@ def run(form: str, original: nn.Module, plan: Plan, data: Data, recipe: Recipe):
     seconds = {0: time.process_time() - began}
     rows = [evaluate(network, data.test)]
     began = time.process_time()
-    fit(network, data, recipe, teacher=original, validate=False)
+    finetune(network, data, recipe, teacher=original, validate=False)
     seconds[recipe.epochs] = seconds[0] + time.process_time() - began
     rows.append(evaluate(network.eval(), data.test))
     for (epoch, spent), metrics in zip(seconds.items(), rows, strict=True):

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from dpcompress.blueprint import Plan
 from dpcompress.cli.output import progress_bar
-from dpcompress.depthshrinker import By, finetune
+from dpcompress.depthshrinker import By, finetune_fading
 from dpcompress.graph import fit_merged, linearize, merge, with_norms, without_norms
 from dpcompress.importance import calibration_images
 from dpcompress.latency.fidelity import spread_plans
 from dpcompress.solver import solve
-from dpcompress.training import Recipe, fit
+from dpcompress.training import Recipe, finetune
 from experiments.cifar10.context import Channels, Context, Shape
 
 _DRAWN = 60
@@ -107,7 +107,7 @@ def faded(job: Job) -> nn.Module:
     assert isinstance(job.shape, Plan)
     context = job.context
     with progress_bar("Train") as progress:
-        network = finetune(
+        network = finetune_fading(
             *(context.original, job.shape, context.data, job.recipe),
             checkpoint=job.checkpoint,
             progress=progress,
@@ -133,7 +133,7 @@ def _trained(network: nn.Module, job: Job) -> nn.Module:
     context = job.context
     network.requires_grad_(True)
     with progress_bar("Train") as progress:
-        fit(
+        finetune(
             network,
             context.data,
             job.recipe,

@@ -24,7 +24,7 @@ from torch import nn
 from dpcompress.files import write_text
 from dpcompress.graph import fit_merged, with_norms
 from dpcompress.importance import calibration_images
-from dpcompress.training import deterministic, evaluate, fit
+from dpcompress.training import deterministic, evaluate, finetune
 from experiments.cifar10.config import read_config
 from experiments.cifar10.context import SHAPE, Context
 
@@ -70,7 +70,7 @@ def main() -> None:
             with_norms(network, images)
             steady = steadiness(network, others)
             network.requires_grad_(True)
-            fit(network, data, recipe, teacher=context.original, validate=False)
+            finetune(network, data, recipe, teacher=context.original, validate=False)
             trained = evaluate(network.eval(), data.heldout)
         rows.append(
             {

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dpcompress.cli.output import progress_bar
 from dpcompress.depthshrinker import expand_then_shrink
 from dpcompress.files import write_text
-from dpcompress.training import Data, Recipe, evaluate, fit, load_data, seeded
+from dpcompress.training import Data, Recipe, evaluate, finetune, load_data, seeded
 
 INPUT = (3, 16, 16)
 
@@ -65,7 +65,7 @@ def train(way: str, width: int, epochs: int, seed: int, data: Data) -> dict[str,
     began, start_error = time.monotonic(), 0.0
     with progress_bar(f"{way}, width {width}, {epochs} epochs, seed {seed}") as progress:
         if way == "plain":
-            fit(network, data, recipe, validate=False, progress=progress)
+            finetune(network, data, recipe, validate=False, progress=progress)
         else:
             found = expand_then_shrink(network, data, recipe, progress=progress)
             network, start_error = found.contracted.model, found.start_error

@@ -20,7 +20,7 @@ import onnxruntime
 import pandas as pd
 
 from dpcompress.blueprint import Blueprint, candidates
-from dpcompress.latency import bench_networks, profile
+from dpcompress.latency import bench, profile
 from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import close_loop
 from dpcompress.pipeline.fidelity import merged_onnx
@@ -87,7 +87,7 @@ def main() -> None:
             trials = Trials(made, original, table, measurements)
             plan, loop = close_loop(frontier, share * table.e2e_ms, trials)
         networks = {"original": original, "plan": merged_onnx(made, plan, options.batch)}
-        times = bench_networks(networks, **settings)
+        times = bench(networks, **settings)
         again = ratio(times["plan"], times["original"])
         runs.append(
             {

@@ -18,7 +18,7 @@ import mobilenet
 
 from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.files import write_bytes, write_text
-from dpcompress.latency import bench_networks, profile
+from dpcompress.latency import bench, profile
 from dpcompress.latency.fidelity import span_times, spread_plans
 from dpcompress.tables import LatencyTable
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def build(work: Path, options) -> None:
-    from dpcompress.exporters import export_onnx
+    from dpcompress.exporters import export
     from dpcompress.graph import linearize, merge_unchecked
 
     made, blueprint = mobilenet.network(options.model, options.size)
@@ -76,7 +76,7 @@ def build(work: Path, options) -> None:
         if not all(file.exists() for file in files.values()):
             merged = merge_unchecked(linearize(made, plan)).float()
             for batch, file in files.items():
-                write_bytes(file, export_onnx(merged, blueprint.input, batch))
+                write_bytes(file, export(merged, blueprint.input, batch))
             print(i + 1, "of", len(plans), flush=True)
 
 
@@ -92,7 +92,7 @@ def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -
         plan = Plan.from_json(path.read_bytes(), path)
         here_ms = table.fixed_ms + sum(times[span] for span in plan.spans)
         plans.append(plan.model_copy(update={"latency_ms": here_ms}))
-    measured = bench_networks(
+    measured = bench(
         {file.stem: file.read_bytes() for file in files},
         engine=engine,
         threads=int(table.header["threads"]),

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from dpcompress.latency import open_engine
-from dpcompress.latency.table import build_table
+from dpcompress.latency.profile import build_table
 from dpcompress.latency.workload import SpanOps, jobs, network_name, span_ops
 from dpcompress.runner import Measurement
 from dpcompress.runner.clock import Clock, CoreWait

@@ -23,7 +23,7 @@ from dpcompress.errors import InfeasibleBudget
 from dpcompress.graph import trace
 from dpcompress.models import load_model, save_weights
 from dpcompress.tables import ImportanceTable, LatencyTable
-from dpcompress.training import Recipe, fit, load_data
+from dpcompress.training import Recipe, finetune, load_data
 from tests.cli.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -66,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = load_model(f"{folder / 'net.py'}:net")
     data = load_data(str(folder / "photos"), input_size=SIZE)
-    fit(model, data, Recipe(epochs=60, lr=0.1, augment=False), validate=False)
+    finetune(model, data, Recipe(epochs=60, lr=0.1, augment=False), validate=False)
     save_weights(folder / "trained.safetensors", model.state_dict())
     blueprint = trace(model, SIZE)
     (folder / "blueprint.json").write_text(blueprint.to_json())

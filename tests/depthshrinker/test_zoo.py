@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dpcompress.depthshrinker import Merger, finetune, mask_groups
+from dpcompress.depthshrinker import Merger, finetune_fading, mask_groups
 from dpcompress.depthshrinker.plans import kept_activations
 from dpcompress.graph import merge, trace
 from dpcompress.models import load_model
@@ -35,7 +35,7 @@ def test_fine_tuned_it_merges_exactly(spec: str, by: str, free: bool) -> None:
     gone = [group for n, group in enumerate(groups) if n not in on]
     inside = {p for s in plan.merged for p in range(s.start + 1, s.stop)}
     assert {p for group in gone for p in group} <= inside
-    network = finetune(model, plan, data, Recipe(steps=3, batch_size=8, lr=0.01))
+    network = finetune_fading(model, plan, data, Recipe(steps=3, batch_size=8, lr=0.01))
     _, certificate = merge(network, data.test.first(2))
     assert certificate.holds and len(certificate.spans) == len(plan.merged) > 1
     assert certificate.network_real is not None

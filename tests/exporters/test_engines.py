@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from dpcompress.errors import BadInput, UsageError, VerificationFailed
-from dpcompress.exporters import export_onnx, export_openvino, export_tensorrt
+from dpcompress.exporters import export, export_openvino, export_tensorrt
 from dpcompress.exporters.tensorrt import sidecar
-from dpcompress.latency import bench_networks
+from dpcompress.latency import bench
 from dpcompress.runner import Sampling, open_engine
 from tests.runner.tensorrt.conftest import host
 
@@ -32,7 +32,7 @@ def small(seed: int = 0) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def graph() -> bytes:
-    return export_onnx(small(), SHAPE, BATCH)
+    return export(small(), SHAPE, BATCH)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_openvino_files_give_torchs_outputs(
     found = openvino.Core().compile_model(model, "CPU")({"input": images[:BATCH]})[0]
     wanted = small()(images[:BATCH]).detach().numpy()
     assert np.allclose(found, wanted, atol=check.tolerance)
-    times = bench_networks(
+    times = bench(
         {"onnx": graph, "ir": path}, engine="openvino", threads=1, sampling=QUICK
     )
     assert times["ir"].median_ms > 0
@@ -105,7 +105,7 @@ def test_an_engine_file_and_what_is_told_about_it(
     assert about["layers"] == {precision: 2} and about["check"]["images"] == 6
     assert about["latency"] == times and times["compute_median_ms"] > 0
     parts: dict[str, dict[str, float]] = {}
-    bench_networks(
+    bench(
         {"file": path, "onnx": graph},
         engine="tensorrt",
         precision=precision,
@@ -119,7 +119,7 @@ def test_an_engine_file_and_what_is_told_about_it(
     assert path.read_bytes() == before
     machine.gpu = "Other GPU"
     with pytest.raises(BadInput, match="built for another machine: device Imaginary"):
-        bench_networks({"file": path}, engine="tensorrt", precision=precision)
+        bench({"file": path}, engine="tensorrt", precision=precision)
 
 
 def test_a_file_of_another_engine_is_told() -> None:

@@ -20,7 +20,7 @@ from dpcompress.importance import (
     score,
 )
 from dpcompress.tables import ImportanceTable
-from dpcompress.training import Recipe, evaluate, fit
+from dpcompress.training import Recipe, evaluate, finetune
 from tests.training.networks import small_digits, tiny
 
 QUICK = Fit(images=200, heldout=150)
@@ -31,7 +31,7 @@ class Trained:
         torch.set_num_threads(1)
         self.data = small_digits()
         self.model = tiny()
-        fit(self.model, self.data, Recipe(epochs=15, batch_size=32, lr=0.1))
+        finetune(self.model, self.data, Recipe(epochs=15, batch_size=32, lr=0.1))
         self.model.eval()
         self.blueprint = trace(self.model, (3, 8, 8))
 

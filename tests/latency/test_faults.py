@@ -1,14 +1,17 @@
 """A device that disappears: what was measured before is kept, the rest is made later."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from dpcompress.errors import EngineUnavailable
-from dpcompress.latency import Store, open_engine, profile, table
+from dpcompress.latency import Store, open_engine, profile
 from dpcompress.runner import Engine, Sampling, Session
 from dpcompress.runner.engine import working
-from tests.latency.test_table import chain, network
+from tests.latency.test_profile import chain, network
+
+PROFILE = import_module("dpcompress.latency.profile")
 
 QUICK = Sampling(
     window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0, sessions=1, group_size=3
@@ -52,7 +55,7 @@ def test_what_was_measured_is_kept(
 
     def make(left: float) -> int:
         engine = Vanishing(left)
-        monkeypatch.setattr(table, "open_engine", lambda *args, **options: engine)
+        monkeypatch.setattr(PROFILE, "open_engine", lambda *args, **options: engine)
         with Store(tmp_path / "kept.sqlite") as store:
             before = len(store)
             try:

@@ -12,9 +12,9 @@ from dpcompress.latency.frames import (
     frames_of,
     label,
 )
-from dpcompress.latency.ops import Source, Step, TimedOp
 from dpcompress.latency.workload import span_ops
 from dpcompress.runner import Engine
+from dpcompress.ways.program import Program, Source, Step
 from tests.latency.networks import mobilenet_v2, small_residual
 
 MOST = Engine.most_copies
@@ -76,5 +76,5 @@ def test_what_engines_could_share_is_not_copied() -> None:
     merged = candidates(small_residual())[Span(0, 1)].conv
     conv = Step("conv", (0,), shape, conv=merged)
     act = Step("act", (0,), shape, act="relu")
-    assert copies(TimedOp((Source(shape),), (conv,)), 1, MOST) > 1
-    assert copies(TimedOp((Source(shape),), (act, conv)), 1, MOST) == 1
+    assert copies(Program((Source(shape),), (conv,)), 1, MOST) > 1
+    assert copies(Program((Source(shape),), (act, conv)), 1, MOST) == 1

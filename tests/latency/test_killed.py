@@ -5,13 +5,16 @@ import sqlite3
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from dpcompress.latency import Store, profile, table
+from dpcompress.latency import Store, profile
 from dpcompress.runner import Measurement, measure
-from tests.latency.test_table import chain, network
+from tests.latency.test_profile import chain, network
+
+PROFILE = import_module("dpcompress.latency.profile")
 
 BLUEPRINT = chain(4, 8)
 CODE = """
@@ -56,7 +59,7 @@ def test_sigkill_loses_at_most_the_round_in_flight(
         times.update(measure(subjects, *args, **options))
         return times
 
-    monkeypatch.setattr(table, "measure", watched)
+    monkeypatch.setattr(PROFILE, "measure", watched)
     with Store(path) as store:
         profile(BLUEPRINT, original=network(BLUEPRINT, 1), threads=1, store=store)
     assert sum(earlier.values()) == kept

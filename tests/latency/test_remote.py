@@ -16,7 +16,7 @@ from dpcompress.runner import Measurement, Sampling
 from dpcompress.runner.__main__ import time_bundle
 from dpcompress.runner.bundle import Bundle
 from dpcompress.runner.results import Journal, read_results
-from tests.latency.test_table import chain, network
+from tests.latency.test_profile import chain, network
 from tests.runner.tensorrt.conftest import host
 
 QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)

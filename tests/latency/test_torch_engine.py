@@ -13,16 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dpcompress.blueprint import Span, candidates
 from dpcompress.errors import BadInput, EngineUnavailable
-from dpcompress.exporters import export_onnx
-from dpcompress.latency import bench_networks, open_engine, profile
+from dpcompress.exporters import export
+from dpcompress.latency import bench, open_engine, profile
 from dpcompress.latency.frames import framed_graph
-from dpcompress.latency.onnx_graphs import ACTIVATIONS
-from dpcompress.latency.ops import span_op
 from dpcompress.latency.torch_engine import check_precision
 from dpcompress.models import load_model
+from dpcompress.onnxio.write import ACTIVATIONS
 from dpcompress.runner import Engine, Sampling
+from dpcompress.ways.program import span_op
 from tests.latency.networks import small_residual
-from tests.latency.test_table import chain, network
+from tests.latency.test_profile import chain, network
 
 QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
 
@@ -56,7 +56,7 @@ def engine() -> Engine:
 def test_whole_networks(engine: Engine, model: str) -> None:
     torch.manual_seed(0)
     made = load_model(f"torchvision:{model}")
-    same_as_onnx_runtime(export_onnx(made, (3, 64, 64), 2), engine)
+    same_as_onnx_runtime(export(made, (3, 64, 64), 2), engine)
 
 
 @pytest.mark.parametrize("act", sorted(ACTIVATIONS))
@@ -153,7 +153,7 @@ def test_profile_and_bench_take_it() -> None:
     spans = set(zip(made.frame["start"], made.frame["stop"], strict=True))
     assert made.header["engine"] == "torch" and spans == {*candidates(blueprint)}
     assert made.header["engine_version"] == torch.__version__
-    times = bench_networks({"it": original}, engine="torch", threads=1, sampling=QUICK)
+    times = bench({"it": original}, engine="torch", threads=1, sampling=QUICK)
     assert times["it"].median_ms > 0
 
 

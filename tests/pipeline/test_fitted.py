@@ -15,7 +15,7 @@ from dpcompress.graph import trace
 from dpcompress.models import load_model, read_state_dict, save_weights
 from dpcompress.pipeline import Result, Scoring, Settings, compress
 from dpcompress.tables import ImportanceTable, LatencyTable
-from dpcompress.training import Recipe, fit, load_data
+from dpcompress.training import Recipe, finetune, load_data
 
 NETWORK = """
 from torch import nn
@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = load_model(f"{folder}/net.py:network")
     data = load_data("digits", input_size=(3, 8, 8))
-    fit(model, data, Recipe(epochs=6, batch_size=32, lr=0.1), validate=False)
+    finetune(model, data, Recipe(epochs=6, batch_size=32, lr=0.1), validate=False)
     save_weights(folder / "trained.safetensors", model.state_dict())
     blueprint = trace(model, (3, 8, 8))
     rows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from unittest import mock
 
 import numpy as np
@@ -10,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpcompress.errors import BadTable, InfeasibleBudget
-from dpcompress.solver import Frontier, Limit, solve, stage2
+from dpcompress.solver import Frontier, Limit, solve
 from tests.solver.brute_force import ACTIVE, OUTSIDE, Outcome, enumerate_all
 from tests.solver.strategies import Instance, instances, random_instance
 
 EXAMPLES = settings.default.max_examples
 """200 in CI, where the tests below see 1,200 instances."""
+
+STAGE2 = import_module("dpcompress.solver.solve")
 
 
 def limit(instance: Instance, at_most: float, peak: bool = False) -> Limit:
@@ -27,8 +30,8 @@ def limit(instance: Instance, at_most: float, peak: bool = False) -> Limit:
 def check(instance: Instance, bounded: bool, *limits: Limit, **at_most: float) -> None:
     every = enumerate_all(instance)
     tables = instance.latency_table(), instance.importance_table()
-    few = 0 if bounded else stage2.FEW_LABELS
-    with mock.patch.object(stage2, "FEW_LABELS", few):
+    few = 0 if bounded else STAGE2.FEW_LABELS
+    with mock.patch.object(STAGE2, "FEW_LABELS", few):
         try:
             frontier = solve(*tables, limits=limits, **instance.forced)
         except (BadTable, InfeasibleBudget):

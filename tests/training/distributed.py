@@ -10,7 +10,7 @@ from accelerate import Accelerator, PartialState
 from torch import nn
 
 from dpcompress.models import save_weights
-from dpcompress.training import Recipe, fit, seeded
+from dpcompress.training import Recipe, finetune, seeded
 from tests.training.networks import small_digits, tiny
 
 RECIPE = Recipe(steps=6, batch_size=128, lr=0.05, distill_weight=0.5)
@@ -32,7 +32,7 @@ def train(folder: Path) -> None:
     name = f"{state.process_index + 1}_of_{state.num_processes}.safetensors"
     for kind, network in (("plain", without_norms()), ("norms", tiny(dropout=0))):
         checkpoint = folder / f"{kind}.checkpoint"
-        fit(
+        finetune(
             network,
             data,
             RECIPE,

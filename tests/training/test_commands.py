@@ -14,7 +14,7 @@ from dpcompress.graph import linearize, merge, trace
 from dpcompress.importance import Entry, plan_of
 from dpcompress.models import load_model, load_weights, save_weights
 from dpcompress.tables import ImportanceTable
-from dpcompress.training import Recipe, evaluate, fit
+from dpcompress.training import Recipe, evaluate, finetune
 from tests.training.networks import small_digits
 
 NETWORK = """
@@ -36,7 +36,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = load_model(f"{folder}/mine.py:net")
-    fit(model, small_digits(), Recipe(epochs=4, batch_size=32, lr=0.1), validate=False)
+    finetune(
+        model, small_digits(), Recipe(epochs=4, batch_size=32, lr=0.1), validate=False
+    )
     save_weights(folder / "trained.safetensors", model.state_dict())
     weights = ["--weights", str(folder / "trained.safetensors")]
     return [f"{folder}/mine.py:net", *weights, "--input", "3x8x8", "--data", "digits"]

@@ -17,8 +17,8 @@ from dpcompress.errors import (
     EngineUnavailable,
     UsageError,
 )
-from dpcompress.float16 import to_float16
-from dpcompress.latency.onnx_graphs import Graph
+from dpcompress.onnxio.float16 import to_float16
+from dpcompress.onnxio.write import Graph
 from dpcompress.runner import open_engine
 from dpcompress.runner.tensorrt.engine import TensorRt
 from tests.runner.tensorrt.fake import Machine

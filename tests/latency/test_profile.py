@@ -1,18 +1,21 @@
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from dpcompress.blueprint import Blueprint, Span, candidates
 from dpcompress.errors import BadInput
-from dpcompress.latency import Store, bench_networks, profile, table
-from dpcompress.latency.onnx_graphs import Graph, add_op
-from dpcompress.latency.ops import span_op
-from dpcompress.latency.table import original_rows
+from dpcompress.latency import Store, bench, profile
+from dpcompress.latency.profile import original_rows
+from dpcompress.onnxio.write import Graph, add_op
 from dpcompress.runner import NETWORKS, Engine, Sampling, Session, measure
 from dpcompress.runner.onnxruntime import OnnxRuntime
 from dpcompress.tables import LatencyTable
+from dpcompress.ways.program import span_op
 from tests.latency.networks import Builder, small_residual
+
+PROFILE = import_module("dpcompress.latency.profile")
 
 QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
 
@@ -85,7 +88,7 @@ def test_measures_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         asked.append(len(subjects))
         return measure(subjects, *args, **options)
 
-    monkeypatch.setattr(table, "measure", counted)
+    monkeypatch.setattr(PROFILE, "measure", counted)
     with Store(tmp_path / "times.sqlite") as store:
         tables = [
             profile(
@@ -106,7 +109,7 @@ def test_measures_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_layer_that_the_engine_rejects_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opened = table.open_engine("onnxruntime", threads=1)
+    opened = PROFILE.open_engine("onnxruntime", threads=1)
 
     class Picky(Engine):
         name, identity = "picky", {"engine": "picky"}
@@ -119,7 +122,7 @@ def test_a_layer_that_the_engine_rejects_is_named(
         refused = b""
 
     engine = Picky()
-    monkeypatch.setattr(table, "open_engine", lambda *args, **options: engine)
+    monkeypatch.setattr(PROFILE, "open_engine", lambda *args, **options: engine)
     blueprint = chain(3, 8)
     original = network(blueprint, 1)
 
@@ -153,7 +156,7 @@ def test_the_sum_predicts_a_network_that_was_not_measured() -> None:
         "original": network(blueprint, 4),
         "merged": graph.finish({tensor: blueprint.input}),
     }
-    times = bench_networks(networks, threads=1)
+    times = bench(networks, threads=1)
     # How well is for experiments/latency; this finds a frame or a call counted twice.
     assert predicted_ms == pytest.approx(times["merged"].median_ms, rel=0.4)
 
@@ -169,5 +172,5 @@ def test_whole_networks_are_loaded_as_often_as_sessions_take_turns(
 
     monkeypatch.setattr(OnnxRuntime, "load", spy)
     sampling = replace(NETWORKS, max_rounds=5, min_rounds=5)
-    bench_networks({"original": network(chain(2), 1)}, threads=1, sampling=sampling)
+    bench({"original": network(chain(2), 1)}, threads=1, sampling=sampling)
     assert len({*map(id, loaded)}) == NETWORKS.sessions > 1

@@ -19,7 +19,7 @@ from dpcompress.training import (
     check_above_chance,
     deterministic,
     evaluate,
-    fit,
+    finetune,
     predict_logits,
     state_digest,
 )
@@ -50,7 +50,7 @@ def interrupt_at(step: int):  # type: ignore[no-untyped-def]
 def test_it_learns_and_leaves_global_state_alone() -> None:
     data, model = small_digits(), tiny()
     before = torch.get_rng_state()
-    history = fit(model, data, Recipe(epochs=24, batch_size=64, lr=0.1))
+    history = finetune(model, data, Recipe(epochs=24, batch_size=64, lr=0.1))
     assert torch.equal(before, torch.get_rng_state())
     assert not torch.are_deterministic_algorithms_enabled()
     assert [line.epoch for line in history] == [*range(1, 25)]
@@ -72,27 +72,29 @@ def test_resumed_run_ends_with_the_same_bits(
     data, teacher = small_digits(), tiny(dropout=0)
     recipe = RECIPE.model_copy(update={"distill_weight": 0.5, "grad_clip": 1.0})
     whole = tiny()
-    history = fit(whole, data, recipe, teacher=teacher)
+    history = finetune(whole, data, recipe, teacher=teacher)
     path = tmp_path / "fit.checkpoint"
     with pytest.raises(Stop):
-        fit(tiny(), data, recipe, teacher=teacher, checkpoint=path,
+        finetune(tiny(), data, recipe, teacher=teacher, checkpoint=path,
             checkpoint_seconds=seconds, progress=interrupt_at(step))  # fmt: skip
     assert (load_checkpoint(path)[1]["step"] if path.exists() else None) == kept
     resumed = tiny()
-    assert fit(resumed, data, recipe, teacher=teacher, checkpoint=path) == history
+    assert finetune(resumed, data, recipe, teacher=teacher, checkpoint=path) == history
     assert state_digest(resumed) == state_digest(whole)
     again = tiny()
-    fit(again, data, recipe, teacher=teacher, checkpoint=path, progress=interrupt_at(1))
+    finetune(
+        again, data, recipe, teacher=teacher, checkpoint=path, progress=interrupt_at(1)
+    )
     assert state_digest(again) == state_digest(whole)
 
 
 def test_checkpoint_of_something_else_is_not_used(tmp_path: Path) -> None:
     data, path = small_digits(), tmp_path / "fit.checkpoint"
-    fit(tiny(), data, RECIPE, checkpoint=path)
+    finetune(tiny(), data, RECIPE, checkpoint=path)
     other = RECIPE.model_copy(update={"lr": 0.01})
     fresh, reused = tiny(), tiny()
-    fit(fresh, data, other)
-    fit(reused, data, other, checkpoint=path)
+    finetune(fresh, data, other)
+    finetune(reused, data, other, checkpoint=path)
     assert state_digest(fresh) == state_digest(reused)
     assert load_checkpoint(path)[1]["history"][-1]["epoch"] == 3
 
@@ -100,19 +102,19 @@ def test_checkpoint_of_something_else_is_not_used(tmp_path: Path) -> None:
 def test_resume_takes_the_threads_of_the_first_run(tmp_path: Path) -> None:
     data, path = small_digits(), tmp_path / "fit.checkpoint"
     with pytest.raises(Stop):
-        fit(tiny(), data, RECIPE, checkpoint=path, progress=interrupt_at(9))
+        finetune(tiny(), data, RECIPE, checkpoint=path, progress=interrupt_at(9))
     torch.set_num_threads(2)
-    fit(tiny(), data, RECIPE, checkpoint=path)
+    finetune(tiny(), data, RECIPE, checkpoint=path)
     assert torch.get_num_threads() == 2
     assert load_checkpoint(path)[1]["threads"] == 1
 
 
 def test_damaged_checkpoint(tmp_path: Path) -> None:
     data, path = small_digits(), tmp_path / "fit.checkpoint"
-    fit(tiny(), data, RECIPE.model_copy(update={"steps": 1}), checkpoint=path)
+    finetune(tiny(), data, RECIPE.model_copy(update={"steps": 1}), checkpoint=path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(BadInput, match="damaged"):
-        fit(tiny(), data, RECIPE, checkpoint=path)
+        finetune(tiny(), data, RECIPE, checkpoint=path)
 
 
 def test_divergence_stops_with_the_last_good_weights(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ def test_divergence_stops_with_the_last_good_weights(tmp_path: Path) -> None:
 
     data, model, path = small_digits(), Fuse(), tmp_path / "fit.checkpoint"
     with pytest.raises(TrainingDiverged, match="epoch 2.*last good weights") as caught:
-        fit(model, data, RECIPE, checkpoint=path)
+        finetune(model, data, RECIPE, checkpoint=path)
     assert "learning rate (now 0.05)" in caught.value.remedy
     good = load_checkpoint(path)[0]["model"]
     assert all(torch.equal(v, good[k]) for k, v in model.state_dict().items())
@@ -138,7 +140,7 @@ def test_divergence_stops_with_the_last_good_weights(tmp_path: Path) -> None:
 def test_classes_must_match() -> None:
     data = small_digits()
     with pytest.raises(BadInput, match="10 classes"):
-        fit(tiny(classes=11), data, RECIPE)
+        finetune(tiny(classes=11), data, RECIPE)
     with pytest.raises(BadInput, match="num_classes=10"):
         evaluate(tiny(classes=9), data.test)
 
@@ -149,7 +151,9 @@ def test_near_chance_is_refused() -> None:
 
 
 def test_steps_and_schedules() -> None:
-    assert fit(tiny(), small_digits(), Recipe(steps=11, batch_size=128))[-1].steps == 11
+    assert (
+        finetune(tiny(), small_digits(), Recipe(steps=11, batch_size=128))[-1].steps == 11
+    )
     cosine = Recipe(lr=1, warmup=0.2)
     assert [cosine.lr_at(s, 10) for s in (0, 2, 6)] == pytest.approx(
         [1 / 3, 1, (1 + cos(pi / 2)) / 2]
@@ -164,7 +168,7 @@ def test_norms_and_biases_do_not_decay() -> None:
     data = small_digits()
     strong = Recipe(steps=1, batch_size=64, lr=1e-9, weight_decay=1e8, warmup=0)
     before, model = tiny(), tiny()
-    fit(model, data, strong)
+    finetune(model, data, strong)
     old = dict(before.named_parameters())
     for name, value in model.named_parameters():
         assert torch.allclose(value, old[name], atol=1e-4) == (value.dim() == 1), name
@@ -175,7 +179,7 @@ def test_distillation_alone_follows_the_teacher() -> None:
     with torch.no_grad():
         student[-1].weight.mul_(-1)  # type: ignore[index]
     recipe = Recipe(epochs=6, batch_size=128, lr=0.2, distill_weight=1.0)
-    losses = [line.loss for line in fit(student, data, recipe, teacher=teacher)]
+    losses = [line.loss for line in finetune(student, data, recipe, teacher=teacher)]
     assert losses[-1] < losses[0] / 3
 
 
@@ -197,7 +201,7 @@ def test_deterministic_restores_settings() -> None:
 def train(folder: Path) -> None:
     torch.set_num_threads(1)
     model, recipe = tiny(), Recipe(epochs=8, batch_size=64, lr=0.05)
-    fit(model, small_digits(), recipe, checkpoint=folder / "fit.checkpoint",
+    finetune(model, small_digits(), recipe, checkpoint=folder / "fit.checkpoint",
         checkpoint_seconds=0.1,
         progress=lambda done, total, note="": steps(folder, done))  # fmt: skip
     with replacing(folder / "weights.safetensors") as path:
@@ -246,7 +250,7 @@ def test_an_extension_sees_every_step_and_changes_the_loss(tmp_path: Path) -> No
             extra_loss=lambda images, logits: weight * logits.square().mean(),
             identity=["pull to zero", weight],
         )
-        fit(model, data, recipe, extension=extension, **options)  # type: ignore[arg-type]
+        finetune(model, data, recipe, extension=extension, **options)  # type: ignore[arg-type]
         return model
 
     seen: list[float] = []
@@ -267,7 +271,7 @@ def test_an_extension_sees_every_step_and_changes_the_loss(tmp_path: Path) -> No
 
 def test_the_log_is_the_history(tmp_path: Path) -> None:
     log = tmp_path / "finetune.csv"
-    history = fit(tiny(), small_digits(), RECIPE, log=log)
+    history = finetune(tiny(), small_digits(), RECIPE, log=log)
     header, *lines = csv.reader(log.read_text().splitlines())
     assert header[:3] == ["epoch", "steps", "loss"]
     assert [[float(x) for x in line] for line in lines] == [
@@ -283,7 +287,7 @@ def test_half_precision_trains_about_as_well_and_keeps_float_weights(
     for chosen in ("fp32", precision):
         model = tiny(dropout=0)
         recipe = RECIPE.model_copy(update={"precision": chosen})
-        losses.append([epoch.loss for epoch in fit(model, data, recipe)])
+        losses.append([epoch.loss for epoch in finetune(model, data, recipe)])
         assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert losses[1] != losses[0]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -15,11 +15,12 @@ from torchvision.ops import FrozenBatchNorm2d
 from dpcompress.blueprint import Blueprint, Span
 from dpcompress.errors import BadInput
 from dpcompress.graph import trace
-from dpcompress.importance import Entry, Finetune, Job, entries, jobs, score
+from dpcompress.importance import Entry, Finetune, Job, entries, score
 from dpcompress.importance.journal import Journal
+from dpcompress.importance.score import _foreign
 from dpcompress.models import load_model
 from dpcompress.tables import ImportanceTable
-from dpcompress.training import Data, Recipe, fit, state_digest
+from dpcompress.training import Data, Recipe, finetune, state_digest
 from tests.training.networks import small_digits, tiny
 
 QUICK = Finetune(Recipe(steps=2, batch_size=32, lr=0.01, augment=False), renew=True)
@@ -33,7 +34,7 @@ class Trained:
         torch.set_num_threads(1)
         self.data = small_digits()
         self.model = tiny()
-        fit(self.model, self.data, Recipe(epochs=15, batch_size=32, lr=0.1))
+        finetune(self.model, self.data, Recipe(epochs=15, batch_size=32, lr=0.1))
         self.model.eval()
         self.blueprint = trace(self.model, (3, 8, 8))
 
@@ -225,9 +226,9 @@ def test_a_helper_beside_the_file_of_the_network_reaches_the_workers(
         "        return double(self.conv(x))\n"
     )
     model = load_model(f"{tmp_path / 'helped.py'}:Net")
-    names = {module.__name__ for module in jobs._foreign(model)}
+    names = {module.__name__ for module in _foreign(model)}
     assert names == {"_model_helped", "helper_of_net"}
-    assert jobs._foreign(tiny()) == []
+    assert _foreign(tiny()) == []
     del sys.modules["helper_of_net"]
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from dpcompress.blueprint import Plan
+from dpcompress.depthshrinker.fading import faded, finetune_fading
 from dpcompress.depthshrinker.features import feature_loss, tapped
-from dpcompress.depthshrinker.finetune import faded, finetune
 from dpcompress.depthshrinker.groups import mask_groups
 from dpcompress.depthshrinker.plans import Merger, kept_activations
 from dpcompress.errors import IllegalMerge
@@ -93,10 +93,10 @@ def test_a_fine_tuning_that_was_cut_off_ends_with_the_same_bits(
         if done == 10:
             raise Stop
 
-    whole = finetune(model, plan, data, recipe, features=features)
+    whole = finetune_fading(model, plan, data, recipe, features=features)
     path = tmp_path / "finetune.checkpoint"
     with pytest.raises(Stop):
-        finetune(
+        finetune_fading(
             model,
             plan,
             data,
@@ -105,7 +105,9 @@ def test_a_fine_tuning_that_was_cut_off_ends_with_the_same_bits(
             checkpoint=path,
             progress=stop,
         )
-    resumed = finetune(model, plan, data, recipe, features=features, checkpoint=path)
+    resumed = finetune_fading(
+        model, plan, data, recipe, features=features, checkpoint=path
+    )
     assert state_digest(resumed) == state_digest(whole)
     assert {decay.share for decay in decays(whole)} == {1.0}
     loaded = linearize(model, plan)
@@ -125,7 +127,7 @@ def test_features_are_followed() -> None:
     far = {}
     for weight in (0.0, 10.0):
         recipe = RECIPE.model_copy(update={"distill_weight": 0.0, "steps": 24})
-        network = finetune(model, plan, data, recipe, features=weight)
+        network = finetune_fading(model, plan, data, recipe, features=weight)
         student, ours = tapped(network, original.blueprint, ends)
         with torch.no_grad():
             for net in (student, teacher):

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dpcompress.blueprint import ConvSpec, Sides
 from dpcompress.errors import BadInput
-from dpcompress.latency.ops import Shape, Step, TimedOp
 from dpcompress.runner import IR_VERSION, OPSET
+from dpcompress.ways.program import Program, Shape, Step
 
 _PERIOD = 4093
 
@@ -149,7 +149,7 @@ def pads(sides: Sides) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
-def plain_graph(op: TimedOp, batch: int) -> bytes:
+def plain_graph(op: Program, batch: int) -> bytes:
     """The op alone: its sources are graph inputs, its output is the graph's."""
     graph = Graph(op.signature, batch)
     tensors = [graph.input(source.shape) for source in op.sources]
@@ -157,7 +157,7 @@ def plain_graph(op: TimedOp, batch: int) -> bytes:
     return graph.finish({output: op.shape})
 
 
-def add_op(graph: Graph, op: TimedOp, sources: Sequence[str]) -> str:
+def add_op(graph: Graph, op: Program, sources: Sequence[str]) -> str:
     """Add the op's steps to `graph`; returns the name of its output."""
     tensors = list(sources)
     for step in op.steps:

@@ -44,7 +44,7 @@ class Epoch:
     heldout_loss: float | None = None
 
 
-def fit(
+def finetune(
     model: nn.Module,
     data: Data,
     recipe: Recipe,

@@ -9,7 +9,7 @@ from dpcompress.errors import (
     UsageError,
     VerificationFailed,
 )
-from dpcompress.exporters import check_onnx, export_onnx
+from dpcompress.exporters import check_onnx, export
 from dpcompress.models import load_model
 from dpcompress.runner import open_engine
 
@@ -38,7 +38,7 @@ def images(count, seed=1):
 
 @pytest.fixture(scope="module")
 def exported():
-    return export_onnx(small(), SHAPE, batch=4)
+    return export(small(), SHAPE, batch=4)
 
 
 def test_shape_names_and_folded_norm(exported):
@@ -64,16 +64,16 @@ def test_tensorrt_8_can_read_it(exported):
 
 def test_a_newer_operator_keeps_its_opset():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=2)).eval()
-    data = export_onnx(net, SHAPE, batch=2)
+    data = export(net, SHAPE, batch=2)
     assert onnx.load_from_string(data).opset_import[0].version == 18
     assert check_onnx(data, net, images(2)).images == 2
 
 
 @pytest.mark.slow
 def test_same_module_same_bytes(exported):
-    export_onnx(nn.Sequential(nn.Conv2d(3, 2, 1)), SHAPE)  # no counter carries over
-    assert export_onnx(small(), SHAPE, batch=4) == exported
-    assert export_onnx(small(seed=1), SHAPE, batch=4) != exported
+    export(nn.Sequential(nn.Conv2d(3, 2, 1)), SHAPE)  # no counter carries over
+    assert export(small(), SHAPE, batch=4) == exported
+    assert export(small(seed=1), SHAPE, batch=4) != exported
 
 
 def test_nothing_of_the_machine_is_in_the_file(exported):
@@ -86,7 +86,7 @@ def test_nothing_of_the_machine_is_in_the_file(exported):
 def test_export_leaves_the_module_alone():
     net = small().train()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    export_onnx(net, SHAPE)
+    export(net, SHAPE)
     assert net.training and net[1].training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
@@ -138,11 +138,11 @@ class TwoOutputs(nn.Module):
 
 def test_what_cannot_be_exported_is_one_sentence():
     with pytest.raises(UntraceableModel, match="Branching"):
-        export_onnx(Branching(), SHAPE)
+        export(Branching(), SHAPE)
     with pytest.raises(UntraceableModel, match="2 outputs"):
-        export_onnx(TwoOutputs(), SHAPE)
+        export(TwoOutputs(), SHAPE)
     with pytest.raises(UntraceableModel, match="3x8x8"):
-        export_onnx(nn.Conv2d(4, 1, 1), SHAPE)
+        export(nn.Conv2d(4, 1, 1), SHAPE)
 
 
 @pytest.mark.slow
@@ -158,6 +158,6 @@ def test_real_networks(name, size):
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
-    data = export_onnx(net, (3, size, size), batch=2)
+    data = export(net, (3, size, size), batch=2)
     check = check_onnx(data, net, torch.randn(4, 3, size, size))
     assert check.same_top1 == check.clear == 4

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from dpcompress.float16 import in_precision
 from dpcompress.latency.engines import open_engine
+from dpcompress.onnxio.float16 import in_precision
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     NETWORKS,
@@ -19,7 +19,7 @@ from dpcompress.runner import (
 )
 
 
-def bench_networks(
+def bench(
     networks: Mapping[str, bytes | Path],
     *,
     engine: str = "onnxruntime",

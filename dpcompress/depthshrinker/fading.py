@@ -12,10 +12,10 @@ from dpcompress.depthshrinker.features import feature_loss, tapped
 from dpcompress.graph import linearize, set_share
 from dpcompress.graph.capture import capture
 from dpcompress.progress import Progress, silent
-from dpcompress.training import Data, Extension, Recipe, fit
+from dpcompress.training import Data, Extension, Recipe, finetune
 
 
-def finetune(
+def finetune_fading(
     model: nn.Module,
     plan: Plan,
     data: Data,
@@ -54,7 +54,7 @@ def finetune(
                     teacher(images)
             return features * feature_loss(ours, theirs)
 
-    fit(
+    finetune(
         trained,
         data,
         recipe,

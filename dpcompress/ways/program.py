@@ -55,7 +55,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class TimedOp:
+class Program:
     """What an engine runs for one span: the merged conv, what follows it in its layer,
     and the side branches that are charged to it. The last step is the output."""
 
@@ -74,7 +74,7 @@ class TimedOp:
         return self.steps[-1].shape
 
 
-def span_op(blueprint: Blueprint, merged: MergedSpan, act_stop: bool) -> TimedOp:
+def span_op(blueprint: Blueprint, merged: MergedSpan, act_stop: bool) -> Program:
     """What runs for a legal span, with or without an activation at its end.
 
     Where the original network has an activation there, `act_stop` false leaves it out;
@@ -112,7 +112,7 @@ def span_op(blueprint: Blueprint, merged: MergedSpan, act_stop: bool) -> TimedOp
     act = own_activation(blueprint)
     if act_stop and layer.act is None and act is not None:
         steps.append(Step("act", (len(place) - 1,), steps[-1].shape, act=act))
-    return TimedOp(sources, tuple(steps))
+    return Program(sources, tuple(steps))
 
 
 def own_activation(blueprint: Blueprint) -> str | None:
@@ -171,7 +171,7 @@ def _conv_label(conv: ConvSpec) -> str:
 _CLAMPS = frozenset({"relu", "relu6", "hardtanh", "leaky_relu"})
 
 
-def activation_is_free(op: TimedOp) -> bool:
+def activation_is_free(op: Program) -> bool:
     """Whether the op ends with a clamp of a conv's output: engines apply it while they
     write that output, at no cost that could be told from noise. One measurement stands
     for the op with and without it."""

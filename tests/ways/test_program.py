@@ -8,9 +8,9 @@ from torch.nn import functional
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.errors import BadInput
 from dpcompress.latency.frames import framed_graph
-from dpcompress.latency.onnx_graphs import ACTIVATIONS, Graph, plain_graph
-from dpcompress.latency.ops import Step, TimedOp, activation_is_free, span_op
+from dpcompress.onnxio.write import ACTIVATIONS, Graph, plain_graph
 from dpcompress.runner import open_engine
+from dpcompress.ways.program import Program, Step, activation_is_free, span_op
 from tests.latency.networks import mobilenet_v2, small_residual
 
 
@@ -140,6 +140,6 @@ def test_what_may_follow_a_conv(kind: str) -> None:
 
 
 def test_an_unknown_activation_is_named() -> None:
-    op = TimedOp((), (Step("act", (0,), (1, 1, 1), act="swoosh"),))
+    op = Program((), (Step("act", (0,), (1, 1, 1), act="swoosh"),))
     with pytest.raises(BadInput, match="swoosh"):
         Graph("x", 1).step(op.steps[0], ["x"])

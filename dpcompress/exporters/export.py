@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from dpcompress.errors import UntraceableModel, VerificationFailed
+from dpcompress.errors import UntraceableModel, VerificationFailed, first_line
 from dpcompress.exporters.check import ExportCheck, check_session
 from dpcompress.runner import IR_VERSION, OPSET, open_engine
 
@@ -21,9 +21,7 @@ _WRITTEN = 18
 """The oldest opset that torch itself writes."""
 
 
-def export_onnx(
-    module: nn.Module, input_shape: tuple[int, int, int], batch: int = 1
-) -> bytes:
+def export(module: nn.Module, input_shape: tuple[int, int, int], batch: int = 1) -> bytes:
     """`module` in eval mode as an ONNX model of one input and one output.
 
     It is of opset 17, or of 18 where an operator is a newer one. The batch size is fixed,
@@ -58,7 +56,7 @@ def export_onnx(
             cause = cause.__cause__
         raise UntraceableModel(
             f"{type(module).__name__} cannot be exported to ONNX for inputs of "
-            f"{'x'.join(map(str, input_shape))}: {_first_line(cause)}.",
+            f"{'x'.join(map(str, input_shape))}: {first_line(cause)}.",
             "Check the input size, and that forward() has no branches on values.",
         ) from error
     assert program is not None
@@ -94,7 +92,7 @@ def check_onnx(
         ValueError,
     ) as error:
         raise VerificationFailed(
-            f"The exported file is not valid ONNX: {_first_line(error)}.",
+            f"The exported file is not valid ONNX: {first_line(error)}.",
             "Export it again.",
         ) from error
     batch = onnx.load_from_string(data).graph.input[0].type.tensor_type.shape.dim[0]
@@ -162,7 +160,3 @@ def _is_same(node: onnx.NodeProto) -> bool:
         return False
     old, new = (onnx.defs.get_schema(operator, n) for n in (OPSET, _WRITTEN))
     return bool(old.since_version == new.since_version)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from dpcompress.errors import BadInput
-from dpcompress.exporters import export_onnx
-from dpcompress.float16 import in_precision, to_float16
+from dpcompress.exporters import export
 from dpcompress.latency.frames import frame_graph
-from dpcompress.latency.ops import Source
+from dpcompress.onnxio.float16 import in_precision, to_float16
+from dpcompress.ways.program import Source
 
 
 def run(graph: bytes, value: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ class Resizing(nn.Module):
 
 def test_same_numbers_to_eleven_bits() -> None:
     torch.manual_seed(0)
-    graph = export_onnx(Resizing(), (3, 8, 8), batch=2)
+    graph = export(Resizing(), (3, 8, 8), batch=2)
     half = to_float16(graph)
     value = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
     wanted, found = run(graph, value), run(half, value)

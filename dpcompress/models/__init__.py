@@ -1,0 +1,21 @@
+"""Networks by name, with their weights: torchvision, timm, or a function of your own."""
+
+from dpcompress.models.library import ModelTransform, default_input, model_transform
+from dpcompress.models.load_model import load_model
+from dpcompress.models.weights import (
+    load_weights,
+    read_metadata,
+    read_state_dict,
+    save_weights,
+)
+
+__all__ = [
+    "ModelTransform",
+    "default_input",
+    "load_model",
+    "load_weights",
+    "model_transform",
+    "read_metadata",
+    "read_state_dict",
+    "save_weights",
+]

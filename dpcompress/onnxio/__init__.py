@@ -1,0 +1,1 @@
+"""All that knows the ONNX format: reading a file, writing one, its 16-bit form."""
