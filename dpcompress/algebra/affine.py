@@ -80,7 +80,7 @@ def norm_factors(
 def pad(conv: AffineConv, front: Pair) -> AffineConv:
     """`conv` followed by `front` = (top, left) zeros, moved to before the conv.
 
-    Not the same function near the border; it is the linearized form's (METHOD §3).
+    The function changes near the border, as in the linearized form (docs/method.md §3).
     """
     offset = tuple(
         o + s * f for o, s, f in zip(conv.offset, conv.stride, front, strict=True)
@@ -128,7 +128,7 @@ def compose(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> AffineConv:
-    """`first` followed by a convolution, as one (METHOD §3).
+    """`first` followed by a convolution, as one (docs/method.md §3).
 
     Block structure survives with gcd(first.groups, groups) groups; the taps of the
     result are spaced by the greatest distance that both kernels allow.

@@ -124,7 +124,7 @@ class Skip(NamedTuple):
 
 
 class Limits(Frozen):
-    """Which legal spans are worth measuring: the candidates (METHOD §2).
+    """Which legal spans are worth measuring: the candidates (docs/method.md §2).
 
     max_growth: merged MACs at most this many times its parts'.
     max_weight_mb: merged fp32 weights, in 10**6 bytes.

@@ -36,7 +36,7 @@ class Form:
         return cls(channels, (1, 1), (1, 1), (0, 0), (0, 0), channels, False)
 
     def then_conv(self, spec: ConvSpec) -> Form:
-        """This form followed by a convolution (METHOD §3)."""
+        """This form followed by a convolution (docs/method.md §3)."""
         kernel, stride, spacing, offset = [], [], [], []
         for d in (0, 1):
             step = spec.dilation[d] * self.stride[d] if spec.kernel[d] > 1 else 0

@@ -3,7 +3,7 @@
 Inside a span whose activations are removed every tensor is an affine convolution of the
 span's input. One walk over the ops follows its shape (kernel, stride, tap spacing,
 offset, groups); what stays affine, with one entry and one exit, merges. Integer
-arithmetic only. METHOD §2 and §3.
+arithmetic only. docs/method.md §2 and §3.
 """
 
 from __future__ import annotations
@@ -347,7 +347,7 @@ def candidates(blueprint: Blueprint) -> dict[Span, MergedSpan]:
 
 def branch_ops(blueprint: Blueprint, merged: MergedSpan) -> tuple[int, ...]:
     """Ops of linear side branches that feed a residual add in `merged.tail`: they run
-    besides the merged conv and their time is charged to this span (METHOD §2)."""
+    besides the merged conv and their time is charged to this span (docs/method.md §2)."""
     ops, found = blueprint.ops, set()
     chain_ops = blueprint.position_of
     todo = [

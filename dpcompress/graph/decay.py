@@ -11,8 +11,8 @@ from dpcompress.errors import IllegalMerge
 
 class Decay(nn.Module):
     """(1 − s)·σ(x) + s·x for an activation σ; s = `share` starts at 0, the activation,
-    and is 1 when it is gone (METHOD §7; a slope below 0 alone would leave a ceiling such
-    as ReLU6's).
+    and is 1 when it is gone (docs/method.md §7; a slope below 0 alone would leave a
+    ceiling such as ReLU6's).
 
     It has no state: σ's own parameters, if it has some, are constants here. So a state
     dict is the same with and without it.

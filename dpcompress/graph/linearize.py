@@ -1,4 +1,4 @@
-"""The linearized form of a plan: what is trained before it is merged (METHOD §3)."""
+"""The linearized form of a plan, trained before it is merged (docs/method.md §3)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Padding first, yet without larger tensors: the border of a linearized span.
 
-All padding of a span belongs in front of it (METHOD §3). What pointwise convs and norms
-make of those zeros is one constant per channel, so tensors stay in their own frame, with
-that constant noted, until a larger kernel looks over the edge. That conv pads with zeros
-by itself, and its response to the constant around a frame of zeros, the same for every
-image, is added.
+All padding of a span belongs in front of it (docs/method.md §3). What pointwise convs and
+norms make of those zeros is one constant per channel, so tensors stay in their own frame,
+with that constant noted, until a larger kernel looks over the edge. That conv pads with
+zeros by itself, and its response to the constant around a frame of zeros, the same for
+every image, is added.
 
 In training, the constant is that of the norm's running statistics, and the batch
 statistics leave the border out; in eval mode nothing changes but rounding.

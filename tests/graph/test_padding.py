@@ -30,7 +30,7 @@ def linearized(model: nn.Module) -> fx.GraphModule:
 
 
 def by_hand(model: nn.Module, images: Tensor) -> Tensor:
-    """Everything padded first, as METHOD §3 says it: larger tensors, no other padding."""
+    """Everything padded first (docs/method.md §3): larger tensors, no other padding."""
     first, norm1, _, middle, norm2, _, last, norm3 = model
     reach = middle.padding[0]
     wide = nn.functional.pad(images, [reach] * 4)
