@@ -88,12 +88,11 @@ def test_an_engine_file_and_what_is_told_about_it(
     graph: bytes,
     images: torch.Tensor,
     tmp_path: Path,
-    shared: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On the make-believe host of tests/runner/tensorrt/fake.py."""
     monkeypatch.setenv("DPCOMPRESS_TIMING_CACHE", str(tmp_path / "timing"))
-    machine = host(shared, "11.4.0.106", monkeypatch)
+    machine = host("11.4.0.106", monkeypatch)
     engine = open_engine("tensorrt", precision=precision)
     path = tmp_path / "net.engine"
     made = {"engine": engine, "batch": BATCH, "images": images}

@@ -231,11 +231,11 @@ def test_a_disk_that_fills_up_is_told_and_the_rest_is_kept(tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("ignore:GPU clocks")
 def test_no_copies_where_the_engine_may_fuse_them(
-    bundle: Path, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the make-believe GPU of tests/runner/tensorrt/fake.py."""
     monkeypatch.setenv("DPCOMPRESS_TIMING_CACHE", str(tmp_path / "timing"))
-    host(shared, "10.16.1.11", monkeypatch)
+    host("10.16.1.11", monkeypatch)
     results = str(tmp_path / "results.jsonl")
     with pytest.raises(BadInput, match="tensorrt may fuse.*--engine tensorrt --bundle"):
         time_bundle(Bundle(bundle), results, engine="tensorrt", sampling=QUICK)
@@ -259,11 +259,11 @@ def test_no_copies_where_the_engine_may_fuse_them(
 
 @pytest.mark.filterwarnings("ignore:GPU clocks")
 def test_fp16_goes_into_the_graphs_and_notes_into_the_header(
-    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the make-believe GPU of tests/runner/tensorrt/fake.py."""
     monkeypatch.setenv("DPCOMPRESS_TIMING_CACHE", str(tmp_path / "timing"))
-    host(shared, "10.16.1.11", monkeypatch)
+    host("10.16.1.11", monkeypatch)
     bundle, results = tmp_path / "half.zip", tmp_path / "results.jsonl"
     original = network(BLUEPRINT, 2)
     engine = "tensorrt:cuda_graph=2"

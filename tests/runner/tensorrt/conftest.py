@@ -5,14 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.runner.tensorrt.fake import Machine
-from tests.runner.tensorrt.signatures import VERSIONS, Api, signature_file
+from tests.runner.tensorrt.signatures import VERSIONS, Api
 
 
-def host(shared: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    recorded = signature_file(shared, version)
-    if not recorded.exists():
-        pytest.skip(f"no recorded signatures of TensorRT {version}")
-    machine = Machine(Api(recorded.read_text()))
+def host(version: str, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine(Api.recorded(version))
     machine.install(monkeypatch)
     monkeypatch.setattr("dpcompress.runner.tensorrt.engine._PROBE_S", 0.01)
     monkeypatch.setattr("dpcompress.runner.tensorrt.session._WARM_UP_S", 0.01)
@@ -22,10 +19,7 @@ def host(shared: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> Machine
 
 @pytest.fixture(params=VERSIONS)
 def machine(
-    request: pytest.FixtureRequest,
-    shared: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Machine:
     monkeypatch.setenv("DPCOMPRESS_TIMING_CACHE", str(tmp_path / "timing"))
-    return host(shared, request.param, monkeypatch)
+    return host(request.param, monkeypatch)

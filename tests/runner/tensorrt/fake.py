@@ -266,13 +266,15 @@ def _tensorrt(machine: Machine) -> Any:
     module = types.ModuleType("tensorrt")
     module.__version__ = machine.api.version  # type: ignore[attr-defined]
     for name, described in machine.api.classes.items():
+        if described is None:
+            continue
         if described.members:
             made: Any = enum.IntEnum(name, described.members)  # type: ignore[misc]
         else:
             made = type(name, (_Object,), {"machine": machine, "owner": name})
         setattr(module, name, made)
     for value, name in enumerate(("INTERNAL_ERROR", "ERROR", "WARNING", "INFO")):
-        assert name in machine.api.classes["ILogger"].constants
+        assert name in machine.api["ILogger"].constants
         setattr(module.ILogger, name, value)  # type: ignore[attr-defined]
     return module
 
@@ -288,7 +290,7 @@ class _Object:
         self._do("__init__", *given)
 
     def __getattr__(self, name: str) -> Any:
-        described = self.machine.api.classes[self.owner]
+        described = self.machine.api[self.owner]
         if name in described.calls:
             return lambda *given: self._do(name, *given)
         if name in described.properties:
@@ -296,7 +298,7 @@ class _Object:
         raise AttributeError(f"{self.owner} of {self.machine.api.version} has no {name}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        described = self.machine.api.classes[self.owner]
+        described = self.machine.api[self.owner]
         if type(self).__name__ != self.owner:  # a class of Python, derived from it
             return object.__setattr__(self, name, value)
         if not described.properties.get(name, False):

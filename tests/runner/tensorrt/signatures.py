@@ -1,29 +1,32 @@
-"""What a version of TensorRT's Python API has: read from its signature lines."""
+"""What a version of TensorRT's Python API has: read from api/VERSION.json.
 
-import re
+Each file holds the classes and enums that the backend uses. After a name stands an enum
+member's value, "property", "read only", "constant", or the parameters of every overload
+without self ("name=" where one may be left out). Where null stands instead of a class, it
+exists, but what it has was not recorded. record.py writes the file of the TensorRT that is
+installed.
+"""
+
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+Entry = int | str | list[list[str]]
 VERSIONS = ("8.5.3.1", "10.16.1.11", "11.4.0.106")
-
-
-def signature_file(shared: Path, version: str) -> Path:
-    return shared / "gpu" / "tensorrt_api" / f"{version}.txt"
+FOLDER = Path(__file__).parent / "api"
 
 
 @dataclass(frozen=True)
 class Call:
-    """One overload: names of its parameters without self, and how many must be given."""
+    """One overload: names of its parameters without self, and which must be given."""
 
     parameters: tuple[str, ...]
-    required: int
-    returns: str
+    required: frozenset[str]
 
     def takes(self, count: int, keywords: tuple[str, ...] = ()) -> bool:
         rest = self.parameters[count:]
-        needed = [p for p in self.parameters[: self.required] if p in rest]
         known = count <= len(self.parameters) and set(keywords) <= set(rest)
-        return known and set(needed) <= set(keywords)
+        return known and self.required.intersection(rest) <= set(keywords)
 
 
 @dataclass
@@ -35,71 +38,70 @@ class Class:
     calls: dict[str, list[Call]] = field(default_factory=dict)
     constants: set[str] = field(default_factory=set)
 
+    @property
+    def names(self) -> set[str]:
+        return {*self.members, *self.properties, *self.calls, *self.constants}
+
+    def add(self, name: str, entry: Entry) -> None:
+        if isinstance(entry, int):
+            self.members[name] = entry
+        elif isinstance(entry, list):
+            self.calls[name] = [_call(parameters) for parameters in entry]
+        elif entry == "constant":
+            self.constants.add(name)
+        else:
+            self.properties[name] = {"property": True, "read only": False}[entry]
+
+
+def _call(parameters: list[str]) -> Call:
+    names = tuple(text.rstrip("=") for text in parameters)
+    return Call(names, frozenset(text for text in parameters if not text.endswith("=")))
+
 
 class Api:
-    """classes: those with a description; named: those that are only listed by name."""
+    """classes: by name; None where only the name was recorded."""
 
-    def __init__(self, text: str) -> None:
-        self.version = text.split()[1].rstrip(":")
-        self.classes: dict[str, Class] = {}
-        self.named: set[str] = set()
-        current = None
-        for line in text.splitlines():
-            if head := re.match(r"== (\w+) \((?:class|enum)", line):
-                current = self.classes.setdefault(head[1], Class())
-            elif line.startswith("=="):
-                current = None
-            elif current is not None and line.startswith("  "):
-                _add(current, line.strip())
-            elif line.startswith("  "):
-                self.named.update(line.split())
+    def __init__(
+        self, version: str, recorded: dict[str, dict[str, Entry] | None]
+    ) -> None:
+        self.version = version
+        self.classes: dict[str, Class | None] = {}
+        for owner, entries in recorded.items():
+            if entries is None:
+                self.classes[owner] = None
+                continue
+            described = self.classes[owner] = Class()
+            for name, entry in entries.items():
+                described.add(name, entry)
+
+    @classmethod
+    def recorded(cls, version: str) -> "Api":
+        text = (FOLDER / f"{version}.json").read_text(encoding="utf-8")
+        return cls(version, json.loads(text))
+
+    def __getitem__(self, owner: str) -> Class:
+        """The class of this name, which must have been recorded."""
+        described = self.classes[owner]
+        assert described is not None, f"{owner} of {self.version} was not recorded"
+        return described
 
     def fault(self, use: "Use") -> str:
         """What is wrong with using this in this version, "" if nothing is."""
-        owner = self.classes.get(use.owner)
-        if owner is None:
-            return "" if use.owner in self.named else f"no class {use.owner}"
-        if use.name is None:
+        if use.owner not in self.classes:
+            return f"no class {use.owner}"
+        owner = self.classes[use.owner]
+        if owner is None or use.name is None:
             return ""
         place = f"{use.owner}.{use.name}"
         if use.count is None:
-            has = {*owner.members, *owner.properties, *owner.constants, *owner.calls}
-            fault = "" if use.name in has else f"no {place}"
-            if use.stored and not owner.properties.get(use.name, False):
-                return fault or f"{place} cannot be set"
-            return fault
+            if use.name not in owner.names:
+                return f"no {place}"
+            settable = owner.properties.get(use.name, False)
+            return f"{place} cannot be set" if use.stored and not settable else ""
         calls = owner.calls.get(use.name, [])
         if any(call.takes(use.count, use.keywords) for call in calls):
             return ""
         return f"no {place} of {use.count} arguments and {use.keywords}"
-
-
-def _add(owner: Class, line: str) -> None:
-    if match := re.fullmatch(r"(\w+) = (-?\d+)", line):
-        owner.members[match[1]] = int(match[2])
-    elif match := re.match(r"(\w+) = |(\w+): nested", line):
-        owner.constants.add(match[1] or match[2])
-    elif match := re.match(r"(\w+): property", line):
-        owner.properties[match[1]] = "(read only)" not in line
-    elif match := re.fullmatch(r"(\w+)\((.*)\)(?: -> (.+))?", line):
-        parts = _split(match[2])
-        parts = parts[1:] if parts and parts[0].startswith("self") else parts
-        names = tuple(re.split(r"[:=]", part)[0].strip() for part in parts)
-        required = sum(1 for part in parts if "=" not in part)
-        call = Call(names, required, match[3] or "")
-        owner.calls.setdefault(match[1], []).append(call)
-
-
-def _split(text: str) -> list[str]:
-    """At commas outside brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "[(") - (letter in "])")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,53 @@
-"""Does TensorRT have all that the backend uses? Of 8.5.3.1 the recorded signatures say,
-of 10.16 and 11.4 the real bindings, loaded over empty libraries.
+"""Does TensorRT have all that the backend uses? The recorded signatures say it of each
+version, and the bindings themselves of one that is installed.
 
 It proves that names exist and calls can be made, not that they do what they should.
 """
 
-import re
+import importlib.util
+import json
 import subprocess
 import sys
 from functools import lru_cache
-from pathlib import Path
 
 import pytest
 
-from tests.runner.tensorrt.signatures import VERSIONS, Api, signature_file
+from tests.runner.tensorrt.signatures import VERSIONS, Api
 from tests.runner.tensorrt.uses import optional, source, uses
 
-REAL = VERSIONS[1:]
-STUBS = """
-import sys
-sys.path.insert(0, {tools!r})
-import bindings_with_stubs
-try:
-    bindings_with_stubs.prepare({version!r}, {folder!r})
-except bindings_with_stubs.Unavailable as error:
-    sys.exit(f"unavailable: {{error}}")
-sys.path.insert(0, {folder!r})
-import introspect, tensorrt
-introspect.EXTRA.append("ParserError")
-sys.stdout.write(introspect.report(tensorrt))
+LOG = """
+import tensorrt
+from dpcompress.runner.tensorrt.build import log_of
+log = log_of(tensorrt)
+log.log(tensorrt.ILogger.ERROR, "Error Code 2: no  room.")
+log.log(tensorrt.ILogger.WARNING, "never mind")
+assert log.errors == ["Error Code 2: no room."] and log.last == "Error Code 2: no room"
 """
 
 
-@lru_cache
-def real_api(tools: Path, folder: Path, version: str) -> Api:
-    code = STUBS.format(tools=str(tools), version=version, folder=str(folder))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if "unavailable: " in done.stderr:
-        pytest.skip(done.stderr.strip().splitlines()[-1])
+def with_tensorrt(*arguments: str) -> str:
+    """What a Python that imports the installed TensorRT prints."""
+    if importlib.util.find_spec("tensorrt") is None:
+        pytest.skip("tensorrt is not installed")
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if "ImportError" in done.stderr or "OSError" in done.stderr:
+        pytest.skip(f"tensorrt cannot be imported: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
-    return Api(done.stdout)
+    return done.stdout
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
-def api(
-    request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Api:
-    recorded = signature_file(shared, request.param)
-    if not recorded.exists():
-        pytest.skip(f"no recorded signatures of TensorRT {request.param}")
-    if request.param not in REAL:
-        return Api(recorded.read_text())
-    folder = tmp_path_factory.mktemp(request.param)
-    return real_api(recorded.parent, folder, request.param)
+@lru_cache
+def installed() -> Api:
+    text = with_tensorrt("-m", "tests.runner.tensorrt.record", "-")
+    return Api("installed", json.loads(text))
+
+
+@pytest.fixture(params=[*VERSIONS, "installed"])
+def api(request: pytest.FixtureRequest) -> Api:
+    if request.param == "installed":
+        return installed()
+    return Api.recorded(request.param)
 
 
 def test_this_version_has_all_that_the_backend_uses(api: Api) -> None:
@@ -78,6 +74,7 @@ RENAMED = [
 ]
 
 
+@pytest.mark.parametrize("api", VERSIONS, indirect=True)
 @pytest.mark.parametrize(("file", "name", "other"), RENAMED)
 def test_a_renamed_call_is_found(api: Api, file: str, name: str, other: str) -> None:
     changed = source()
@@ -86,41 +83,16 @@ def test_a_renamed_call_is_found(api: Api, file: str, name: str, other: str) -> 
     assert [fault for use in uses(changed) if (fault := api.fault(use))] != []
 
 
-def test_what_is_optional_exists_in_some_version(shared: Path) -> None:
-    text = ""
-    for version in VERSIONS:
-        recorded = signature_file(shared, version)
-        if not recorded.exists():
-            pytest.skip(f"no recorded signatures of TensorRT {version}")
-        text += recorded.read_text()
-    known = set(re.findall(r"^  (\w+)\b", text, re.MULTILINE)) | {"node_name"}
+def test_what_is_optional_exists_in_some_version() -> None:
+    recorded = [Api.recorded(version).classes.values() for version in VERSIONS]
+    known = {
+        name for classes in recorded for owner in classes if owner for name in owner.names
+    }
     names = optional(source())
     assert {"EXPLICIT_BATCH", "STRONGLY_TYPED", "FP16", "CUDNN"} <= names
     assert names - known == set()
 
 
-def test_a_logger_can_be_made_with_the_real_bindings(
-    shared: Path, tmp_path: Path
-) -> None:
+def test_a_logger_can_be_made_with_the_real_bindings() -> None:
     """The one object that needs no GPU: a class of Python over a class of C++."""
-    code = f"""
-import sys
-sys.path.insert(0, {str(shared / "gpu" / "tensorrt_api")!r})
-import bindings_with_stubs as stubs
-try:
-    sys.path.insert(0, stubs.prepare("11.4.0.106", {str(tmp_path)!r}))
-except stubs.Unavailable as error:
-    sys.exit(f"unavailable: {{error}}")
-import tensorrt
-from dpcompress.runner.tensorrt.build import log_of
-log = log_of(tensorrt)
-log.log(tensorrt.ILogger.ERROR, "Error Code 2: no  room.")
-log.log(tensorrt.ILogger.WARNING, "never mind")
-assert log.errors == ["Error Code 2: no room."] and log.last == "Error Code 2: no room"
-"""
-    if not (shared / "gpu" / "tensorrt_api").is_dir():
-        pytest.skip("no tools for TensorRT's bindings in the shared data")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if "unavailable: " in done.stderr:
-        pytest.skip(done.stderr.strip().splitlines()[-1])
-    assert done.returncode == 0, done.stderr
+    with_tensorrt("-c", LOG)
