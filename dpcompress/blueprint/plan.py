@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from dpcompress.blueprint.data import Blueprint, Frozen, Span, parse
+from dpcompress.files import digest
 
 
 class Plan(Frozen):
@@ -68,6 +69,18 @@ class Plan(Frozen):
     def merged(self) -> tuple[Span, ...]:
         """The spans of more than one layer."""
         return tuple(Span(*s) for s in self.spans if s[1] - s[0] > 1)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what decides the network; times and importances are left out."""
+        return digest(
+            {
+                "blueprint": self.blueprint,
+                "choices": [[start, stop, "merge"] for start, stop in self.spans],
+                "activations": self.activations,
+                "added_activations": self.added_activations,
+            }
+        )
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"

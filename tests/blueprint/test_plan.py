@@ -16,6 +16,18 @@ def test_a_plan_comes_back_from_its_file():
     assert plan.merged == ((0, 2),)
 
 
+def test_the_digest_of_a_plan_is_that_of_its_network():
+    plan = Plan.build((0, 2, 3), (2, 3), blueprint="ab", budget_ms=1.5)
+    assert plan.digest == Plan.build((0, 2, 3), (2, 3), blueprint="ab").digest
+    others = [
+        Plan.build((0, 1, 3), (3,), blueprint="ab"),
+        Plan.build((0, 2, 3), (3,), blueprint="ab"),
+        Plan.build((0, 2, 3), (2, 3), added_activations=(3,), blueprint="ab"),
+        Plan.build((0, 2, 3), (2, 3), blueprint="cd"),
+    ]
+    assert len({plan.digest, *(other.digest for other in others)}) == 5
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
