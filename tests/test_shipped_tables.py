@@ -85,4 +85,4 @@ def test_a_plan_can_be_found_for_it(file: Path) -> None:
     assert frontier.latency_ms[0] <= least * own_ms
     budget_ms = (frontier.latency_ms[0] + own_ms) / 2
     plan = frontier.at(budget_ms)
-    assert plan.latency_ms is not None and plan.latency_ms <= budget_ms
+    assert plan.predicted_ms is not None and plan.predicted_ms <= budget_ms

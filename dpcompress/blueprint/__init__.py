@@ -24,11 +24,12 @@ from dpcompress.blueprint.legality import (
     legal_spans,
     spans_of,
 )
-from dpcompress.blueprint.plan import Plan, keep_everything
+from dpcompress.blueprint.plan import Choice, Plan, keep_everything
 
 __all__ = [
     "Blueprint",
     "Chain",
+    "Choice",
     "ConvSpec",
     "Illegal",
     "Layer",

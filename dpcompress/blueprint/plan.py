@@ -1,8 +1,9 @@
-"""The Plan: which activations stay and where the merged network has boundaries."""
+"""The Plan: how every span of a network is run, and which activations stand."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import json
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -10,37 +11,65 @@ from dpcompress.blueprint.data import Blueprint, Frozen, Span, parse
 from dpcompress.files import digest
 
 
-class Plan(Frozen):
-    """A decision, as plain data.
+class Choice(Frozen):
+    """One span of a plan, layers start+1 .. stop, and the way in which it is run.
 
-    boundaries: S of the papers, 0 and L included: layers between neighbours merge.
-    activations: A of the papers: positions where an activation stands.
-    added_activations: those of `activations` where the original network has none.
-    spans: neighbours of `boundaries`, written out for readers of the file.
-    blueprint: digest of the Blueprint that the plan is for ("" if unknown).
-    input: (C, H, W) that the blueprint was traced with, if known.
-    latency_ms: predicted, fixed part included.
+    The way "merge" makes one convolution of all its layers: a single one stays as it is.
     """
 
-    version: Literal[1] = 1
-    budget_ms: float | None = None
-    latency_ms: float | None = None
-    importance: float | None = None
-    spans: tuple[tuple[int, int], ...]
-    boundaries: tuple[int, ...]
+    start: int
+    stop: int
+    way: str = "merge"
+
+
+class Plan(Frozen):
+    """A decision about a whole network, as plain data.
+
+    choices: the spans that the network is cut into, in order, without a gap.
+    activations: A of the papers: positions where an activation stands.
+    added_activations: those of `activations` where the original network has none.
+    budget_ms: the end-to-end time that was asked for.
+    predicted_ms: the sum of the latency table's rows and its fixed part.
+    measured_ms: the network of this plan, built and timed; None if it was not.
+    importance: sum over the importance table's rows.
+    blueprint: digest of the Blueprint that the plan is for ("" if unknown).
+    input: (C, H, W) that the blueprint was traced with, if known.
+
+    Files of version 1 are read as well. Their `latency_ms` becomes `predicted_ms`, though
+    for a plan that was chosen by measuring it is the measured time: such a file does not
+    say which of the two it holds.
+    """
+
+    version: Literal[2] = 2
+    choices: tuple[Choice, ...]
     activations: tuple[int, ...]
     added_activations: tuple[int, ...] = ()
+    budget_ms: float | None = None
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+    importance: float | None = None
     blueprint: str = ""
     input: tuple[int, int, int] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_version_1(cls, data: Any) -> Any:
+        is_old = isinstance(data, dict) and data.get("version") == 1
+        return _from_version_1(data) if is_old else data
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        edges = self.boundaries
-        if len(edges) < 2 or edges[0] != 0 or list(edges) != sorted(set(edges)):
-            raise ValueError("boundaries must rise strictly from 0 to L")
-        if self.spans != tuple(zip(edges, edges[1:], strict=False)):
-            raise ValueError("spans must be the neighbours of boundaries")
-        if not set(self.activations) <= set(edges[1:]):
+        position = 0
+        for choice in self.choices:
+            if choice.start != position or choice.stop <= position:
+                raise ValueError(
+                    "the choices must rise from position 0, each from the boundary at "
+                    "which the one before stops"
+                )
+            position = choice.stop
+        if not self.choices:
+            raise ValueError("there must be choices, with boundaries from 0 to L")
+        if not set(self.activations) <= set(self.boundaries[1:]):
             raise ValueError("every activation must stand on a boundary other than 0")
         if not set(self.added_activations) <= set(self.activations):
             raise ValueError("added_activations must be among the activations")
@@ -53,46 +82,82 @@ class Plan(Frozen):
         activations: tuple[int, ...],
         **rest: object,
     ) -> Self:
-        """A plan from S and A; 0 may be left out of neither, spans are derived."""
-        edges = tuple(sorted(boundaries))
-        spans = tuple(zip(edges, edges[1:], strict=False))
+        """The plan that merges the layers between neighbouring boundaries.
+
+        Args:
+            boundaries: S of the papers, 0 and L included, in any order.
+            activations: A of the papers, in any order.
+            rest: further fields of the plan.
+        """
+        edges = sorted(boundaries)
+        spans = zip(edges, edges[1:], strict=False)
         return cls.model_validate(
-            dict(
-                boundaries=edges,
-                spans=spans,
-                activations=tuple(sorted(activations)),
+            {
+                "choices": [Choice(start=start, stop=stop) for start, stop in spans],
+                "activations": tuple(sorted(activations)),
                 **rest,
-            )
+            }
         )
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The span of each choice."""
+        return tuple(Span(choice.start, choice.stop) for choice in self.choices)
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """S of the papers: 0 and the position at which each choice stops."""
+        return (0, *(choice.stop for choice in self.choices))
 
     @property
     def merged(self) -> tuple[Span, ...]:
         """The spans of more than one layer."""
-        return tuple(Span(*s) for s in self.spans if s[1] - s[0] > 1)
+        return tuple(span for span in self.spans if span.length > 1)
 
     @property
     def digest(self) -> str:
-        """The digest of what decides the network; times and importances are left out."""
+        """Identifies the network that the plan asks for: equal for plans that differ in
+        times, budget or importance only."""
         return digest(
             {
                 "blueprint": self.blueprint,
-                "choices": [[start, stop, "merge"] for start, stop in self.spans],
-                "activations": self.activations,
-                "added_activations": self.added_activations,
+                "choices": [[c.start, c.stop, c.way] for c in self.choices],
+                "activations": sorted(self.activations),
+                "added_activations": sorted(self.added_activations),
             }
         )
 
     def to_json(self) -> str:
-        return self.model_dump_json(indent=1) + "\n"
+        """The plan as JSON text: a line for each field and for each choice."""
+        fields = self.model_dump(mode="json")
+        lines = {name: json.dumps(value) for name, value in fields.items()}
+        choices = ",\n  ".join(map(json.dumps, fields["choices"]))
+        lines["choices"] = f"[\n  {choices}\n ]"
+        text = ",\n ".join(f'"{name}": {value}' for name, value in lines.items())
+        return f"{{\n {text}\n}}\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: object = "plan") -> Self:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, in this version or in version 1.
 
         Raises:
             BadInput: not a plan; names the first faulty field.
         """
         return parse(cls, text, source)
+
+
+def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of version 2 from those of version 1."""
+    fields = data | {"version": 2, "predicted_ms": data.get("latency_ms")}
+    fields.pop("latency_ms", None)
+    spans, boundaries = fields.pop("spans", None), fields.pop("boundaries", None)
+    try:
+        fields["choices"] = [{"start": start, "stop": stop} for start, stop in spans]
+    except (TypeError, ValueError) as error:
+        raise ValueError("spans must be pairs of positions") from error
+    if boundaries != [0, *(choice["stop"] for choice in fields["choices"])]:
+        raise ValueError("spans must be the neighbours of boundaries")
+    return fields
 
 
 def keep_everything(blueprint: Blueprint) -> Plan:

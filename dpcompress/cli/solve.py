@@ -238,8 +238,8 @@ def solve(
         from dpcompress.report import plot_frontier
 
         chosen = None
-        if plan and plan.latency_ms is not None and plan.importance is not None:
-            chosen = plan.latency_ms, plan.importance
+        if plan and plan.predicted_ms is not None and plan.importance is not None:
+            chosen = plan.measured_ms or plan.predicted_ms, plan.importance
         picture = plot_frontier(
             found.latency_ms.tolist(),
             found.importance.tolist(),
@@ -358,7 +358,7 @@ def _facts(
 def _print(
     found: Frontier, original_ms: float | None, plan: Plan | None, why: list[Decision]
 ) -> None:
-    columns = ("latency ms", "of original", "importance", "convs", "activations")
+    columns = ("predicted ms", "of original", "importance", "convs", "activations")
     last = len(found) - 1
     rows = sorted({round(last * step / 9) for step in range(10)})
     print_table(
@@ -381,11 +381,11 @@ def _print(
 
 
 def _row(plan: Plan, original_ms: float | None) -> list[object]:
-    share = (
-        f"{plan.latency_ms / original_ms:.0%}" if original_ms and plan.latency_ms else ""
-    )
+    share = ""
+    if original_ms and plan.predicted_ms:
+        share = f"{plan.predicted_ms / original_ms:.0%}"
     return [
-        plan.latency_ms,
+        plan.predicted_ms,
         share,
         plan.importance,
         len(plan.spans),

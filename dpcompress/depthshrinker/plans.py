@@ -90,7 +90,7 @@ class Merger:
             added_activations=tuple(added),
             blueprint=blueprint.digest,
             input=blueprint.input,
-            latency_ms=self.latency and self.latency.fixed_ms + math.fsum(time),
+            predicted_ms=self.latency and self.latency.fixed_ms + math.fsum(time),
         )
 
 

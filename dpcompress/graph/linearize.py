@@ -20,7 +20,7 @@ from dpcompress.blueprint import (
     examine,
     input_margin,
 )
-from dpcompress.errors import IllegalMerge
+from dpcompress.errors import BadInput, IllegalMerge
 from dpcompress.graph.activations import free_activation
 from dpcompress.graph.capture import Captured, capture
 from dpcompress.graph.decay import Decay
@@ -82,6 +82,7 @@ def check_plan(blueprint: Blueprint, plan: Plan) -> list[MergedSpan]:
 
     Raises:
         IllegalMerge: the plan does not fit this blueprint; names the span and the reason.
+        BadInput: a span is to be run in another way than "merge".
     """
     if plan.boundaries[-1] != blueprint.depth:
         raise IllegalMerge(
@@ -105,11 +106,17 @@ def check_plan(blueprint: Blueprint, plan: Plan) -> list[MergedSpan]:
                 "Mark added activations, and only those, in added_activations.",
             )
     spans = []
-    for pair in plan.spans:
-        found = examine(blueprint, Span(*pair))
+    for choice in plan.choices:
+        if choice.way != "merge":
+            raise BadInput(
+                f"The plan runs layers {choice.start + 1} to {choice.stop} in the way "
+                f"{choice.way!r}, which this version does not know.",
+                "Solve again, or use the version that wrote the plan.",
+            )
+        found = examine(blueprint, Span(choice.start, choice.stop))
         if isinstance(found, Illegal):
             raise IllegalMerge(
-                f"Span {pair[0]} to {pair[1]} cannot become one convolution: "
+                f"Span {choice.start} to {choice.stop} cannot become one convolution: "
                 f"{found.why}.",
                 "See `dpcompress inspect MODEL --spans`.",
             )

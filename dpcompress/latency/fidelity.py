@@ -139,7 +139,7 @@ def spread_plans(
         Plan.build(
             way,
             tuple(p for p in way[1:] if blueprint.has_activation(p)),
-            latency_ms=latency.fixed_ms + sums[way],
+            predicted_ms=latency.fixed_ms + sums[way],
             blueprint=blueprint.digest,
             input=blueprint.input,
         )

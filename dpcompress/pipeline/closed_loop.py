@@ -62,8 +62,8 @@ def close_loop(
     max_trials: int = MAX_TRIALS,
     progress: Progress = silent,
 ) -> tuple[Plan, Loop]:
-    """The most important plan that was *measured* to fit `budget_ms`, with the measured
-    time as its latency; and how it was found.
+    """The most important plan that was *measured* to fit `budget_ms`, with its measured
+    time; and how it was found.
 
     What the measured plans miss of their predictions is taken to vary linearly with the
     predicted latency between them, and to be constant outside. Every turn measures the
@@ -151,6 +151,6 @@ def _outcome(
         trials=tuple(found.values()),
     )
     plan = frontier[row].model_copy(
-        update={"budget_ms": budget_ms, "latency_ms": measured_ms}
+        update={"budget_ms": budget_ms, "measured_ms": measured_ms}
     )
     return plan, loop

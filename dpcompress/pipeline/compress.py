@@ -118,7 +118,10 @@ class _Compress(Run[Settings]):
             picture = plot_frontier(
                 frontier.latency_ms.tolist(),
                 frontier.importance.tolist(),
-                chosen=(plan.latency_ms or 0.0, plan.importance or 0.0),
+                chosen=(
+                    plan.measured_ms or plan.predicted_ms or 0.0,
+                    plan.importance or 0.0,
+                ),
                 original_ms=latency.original_ms,
                 budget_ms=budget_ms,
                 measured=self.settings.measures,

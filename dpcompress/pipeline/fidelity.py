@@ -102,10 +102,10 @@ def judge(
     most = max(len(plan.spans) for plan in plans)
     pairs = sorted(
         zip(plans, times, strict=True),
-        key=lambda pair: (len(pair[0].spans) == most, pair[0].latency_ms),
+        key=lambda pair: (len(pair[0].spans) == most, pair[0].predicted_ms),
     )
     plans, times = zip(*pairs, strict=True)
-    sums = np.array([(plan.latency_ms or 0.0) - latency.fixed_ms for plan in plans])
+    sums = np.array([(plan.predicted_ms or 0.0) - latency.fixed_ms for plan in plans])
     measured = np.array([time.median_ms for time in times])
     fit_on = np.linspace(0, len(plans) - 1, fitted).round().astype(int)
     table = corrected(latency, sums[fit_on], measured[fit_on])

@@ -324,7 +324,7 @@ class Run(ABC, Generic[S]):
                     parameters=parameters(network),
                     macs=macs(network, settings.input),
                     accuracy=test.accuracy,
-                    predicted_ms=self.plan.latency_ms,
+                    predicted_ms=self.plan.predicted_ms,
                     measured=Timing.of(times["compressed"]),
                 ),
                 test_images=test.count,

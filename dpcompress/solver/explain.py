@@ -71,12 +71,12 @@ def explain(
     table offers one there.
 
     Raises:
-        UsageError: the plan says neither its budget nor its latency.
+        UsageError: the plan says neither its budget nor its predicted latency.
         BadTable: the tables or the blueprint belong to something else.
     """
     check_together(latency, importance)
-    budget = plan.latency_ms if plan.budget_ms is None else plan.budget_ms
-    if budget is None or plan.latency_ms is None or plan.importance is None:
+    budget = plan.predicted_ms if plan.budget_ms is None else plan.budget_ms
+    if budget is None or plan.predicted_ms is None or plan.importance is None:
         raise UsageError(
             "A plan without latency and importance cannot be explained.",
             "Take one that solve has written.",
@@ -116,8 +116,8 @@ def explain(
         except (InfeasibleBudget, UsageError):
             return None, None
         assert plan.importance is not None and other.importance is not None
-        assert plan.latency_ms is not None and other.latency_ms is not None
-        return plan.importance - other.importance, other.latency_ms - plan.latency_ms
+        assert plan.predicted_ms is not None and other.predicted_ms is not None
+        return plan.importance - other.importance, other.predicted_ms - plan.predicted_ms
 
     for p in activations:
         kept = p in plan.activations

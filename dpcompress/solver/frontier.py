@@ -113,7 +113,7 @@ class Frontier:
             tuple(activations),
             added_activations=tuple(p for p in activations if p in self._linear),
             budget_ms=budget_ms,
-            latency_ms=float(self.latency_ms[row]),
+            predicted_ms=float(self.latency_ms[row]),
             importance=float(self.importance[row]),
             **self._identity,
         )
@@ -125,7 +125,7 @@ class Frontier:
             boundaries = " ".join(map(str, plan.boundaries))
             activations = " ".join(map(str, plan.activations))
             lines.append(
-                f"{plan.latency_ms},{plan.importance},{boundaries},{activations}"
+                f"{plan.predicted_ms},{plan.importance},{boundaries},{activations}"
             )
         write_text(path, "\n".join(lines) + "\n")
 

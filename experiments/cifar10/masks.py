@@ -50,13 +50,13 @@ class Ranking(BaseModel):
         merger = Merger(blueprint, latency)
         for keep in range(count, -1, -1):
             plan = merger.plan(kept_activations(blueprint, self.groups, ranked[:keep]))
-            if (plan.latency_ms or 0.0) <= budget_ms:
+            if (plan.predicted_ms or 0.0) <= budget_ms:
                 return plan
         raise InfeasibleBudget(
-            f"With all {count} masks off, the network takes {plan.latency_ms:.4g} ms, "
+            f"With all {count} masks off, the network takes {plan.predicted_ms:.4g} ms, "
             f"more than {budget_ms:.4g} ms.",
             "Ask for more.",
-            least_ms=plan.latency_ms or 0.0,
+            least_ms=plan.predicted_ms or 0.0,
         )
 
 

@@ -59,7 +59,7 @@ def random_plan(context: Context, share: float, seed: int) -> Plan:
     latency = context.latency
     wanted = share * (latency.original_ms or 0)
     plans = spread_plans(context.blueprint, latency, _DRAWN, seed)
-    return min(plans, key=lambda plan: abs((plan.latency_ms or 0) - wanted))
+    return min(plans, key=lambda plan: abs((plan.predicted_ms or 0) - wanted))
 
 
 def shrunk_plan(by: By, context: Context, share: float, seed: int) -> Plan:

@@ -54,7 +54,7 @@ def main() -> None:
                     "masks": len(found.groups),
                     "on": len(found.on),
                     "latency_weight": weight,
-                    "predicted_ms": round(plan.latency_ms or 0.0, 4),
+                    "predicted_ms": round(plan.predicted_ms or 0.0, 4),
                     "speedup": round(measured.median, 4),
                     "speedup_low": round(measured.low, 4),
                     "speedup_high": round(measured.high, 4),

@@ -91,7 +91,7 @@ def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -
         path = work / f"{file.stem[:6]}.json"
         plan = Plan.from_json(path.read_bytes(), path)
         here_ms = table.fixed_ms + sum(times[span] for span in plan.spans)
-        plans.append(plan.model_copy(update={"latency_ms": here_ms}))
+        plans.append(plan.model_copy(update={"predicted_ms": here_ms}))
     measured = bench(
         {file.stem: file.read_bytes() for file in files},
         engine=engine,

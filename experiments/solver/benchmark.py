@@ -160,7 +160,7 @@ def floored(latency: LatencyTable) -> list[dict[str, Any]]:
                         "seed": seed,
                         "budget_ms": budget,
                         "precision": precision,
-                        "exact_ms": round(plan.latency_ms or 0.0, 4),
+                        "exact_ms": round(plan.predicted_ms or 0.0, 4),
                         "exact_importance": round(plan.importance or 0.0, 6),
                         "floored_ms": round(took, 4),
                         "floored_importance": round(score, 6),

@@ -140,13 +140,13 @@ def test_merge_refuses_a_plan_of_another_network(run, net, files):
 
 def test_a_damaged_plan_names_the_field(run, net, files):
     text = (files / "everything.json").read_text()
-    (files / "plan.json").write_text(text.replace('"boundaries"', '"borders"'))
+    (files / "plan.json").write_text(text.replace('"choices"', '"borders"'))
     failed = run(
         *("merge", net, "--plan", files / "plan.json"),
         *("--weights", files / "trained.safetensors", "-o", files / "x.safetensors"),
     )
     assert failed.code == 4
-    assert "plan.json" in failed.err and "boundaries" in failed.err
+    assert "plan.json" in failed.err and "choices" in failed.err
 
 
 def test_bench_refuses_a_truncated_file(run, tmp_path):

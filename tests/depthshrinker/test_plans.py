@@ -31,7 +31,7 @@ def test_cut_where_it_is_fastest(on: set[int], seed: int) -> None:
     kept = kept_activations(INVERTED, GROUPS, on)
     plan = Merger(INVERTED, table).plan(kept)
     assert plan.activations == kept and plan.added_activations == ()
-    assert plan.latency_ms == pytest.approx(least_ms(INVERTED, table, kept))
+    assert plan.predicted_ms == pytest.approx(least_ms(INVERTED, table, kept))
 
 
 @given(st.sets(st.sampled_from(range(len(GROUPS)))), st.integers(0, 10**6))
@@ -88,8 +88,8 @@ def test_added_activations_are_in_the_predicted_time() -> None:
         for i, j in closed.spans
         if j in closed.added_activations
     )
-    assert bare.boundaries == closed.boundaries and bare.latency_ms is not None
-    assert closed.latency_ms == pytest.approx(bare.latency_ms + more)
+    assert bare.boundaries == closed.boundaries and bare.predicted_ms is not None
+    assert closed.predicted_ms == pytest.approx(bare.predicted_ms + more)
 
 
 @pytest.mark.parametrize("make", [inverted, basic, plain])

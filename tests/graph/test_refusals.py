@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpcompress.blueprint import Illegal, Plan, Span, examine, keep_everything
+from dpcompress.blueprint import Choice, Illegal, Plan, Span, examine, keep_everything
 from dpcompress.errors import BadInput, IllegalMerge, UntraceableModel, VerificationFailed
 from dpcompress.graph import left_alone, linearize, merge, trace
 from dpcompress.graph.certificate import Certificate, Difference, SpanProof, certify
@@ -181,6 +181,9 @@ def test_plans_that_do_not_fit_are_refused():
         linearize(model, Plan.build((0, 1, 2), (1, 2), **fits))
     with pytest.raises(IllegalMerge, match="input size"):
         linearize(model, Plan.build((0, 1, 2), (1,)))
+    unknown = Choice(start=0, stop=2, way="drop")
+    with pytest.raises(BadInput, match="'drop', which this version does not know"):
+        linearize(model, Plan(choices=(unknown,), activations=(), **fits))
     with pytest.raises(IllegalMerge, match="not a linearized network"):
         merge(model)
 

@@ -45,7 +45,7 @@ def test_plans_are_spread_evenly_from_the_fastest_to_the_original(count: int) ->
     least = {0: 0.0}
     for stop in range(1, blueprint.depth + 1):
         least[stop] = min(least[s.start] + t for s, t in times.items() if s.stop == stop)
-    predicted = [plan.latency_ms or 0.0 for plan in plans]
+    predicted = [plan.predicted_ms or 0.0 for plan in plans]
     for plan, ms in zip(plans, predicted, strict=True):
         assert ms == pytest.approx(2 + sum(times[Span(*span)] for span in plan.spans))
         kept = [p for p in plan.boundaries[1:] if blueprint.has_activation(p)]

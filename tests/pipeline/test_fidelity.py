@@ -46,7 +46,7 @@ def test_some_networks_correct_the_table_and_the_others_judge_it() -> None:
     ).assign(latency_ms=[2.0, 2.0, 4.0, 5.0, 7.0, 3.0], spread_ms=0.1)
     table = LatencyTable(frame, {"fixed_ms": "1", "e2e_ms": "9"})
     sums = {(0, 3): 3.0, (0, 2, 3): 9.0, (0, 1, 3): 9.5, (0, 1, 2, 3): 8.0}
-    plans = [Plan.build(way, way[1:], latency_ms=1 + ms) for way, ms in sums.items()]
+    plans = [Plan.build(way, way[1:], predicted_ms=1 + ms) for way, ms in sums.items()]
     times = [Measurement.of([ms / 2 + 2] * 5) for ms in sums.values()]
     found, fidelity = judge(table, plans, times, 3)
     assert found.e2e_ms == pytest.approx(6)

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from dpcompress.blueprint import Plan
 from dpcompress.pipeline import Scoring, Settings, compress
 from dpcompress.training import Recipe
 
@@ -40,10 +41,12 @@ def test_a_vgg_becomes_shallower(tmp_path: Path):
     assert result.compressed.macs < result.original.macs
     assert result.compressed.accuracy > 0.8
     assert result.loop is not None and result.loop.measured_ms <= result.loop.budget_ms
-    assert result.compressed.predicted_ms == result.loop.measured_ms
+    chosen = Plan.from_json((tmp_path / "run" / "plan.json").read_bytes())
+    assert result.compressed.predicted_ms == chosen.predicted_ms
+    assert result.loop.measured_ms == chosen.measured_ms
     then_ms, now_ms = result.original.predicted_ms, result.original.measured.median_ms
     assert result.predicted_now_ms == pytest.approx(
-        result.loop.measured_ms * now_ms / then_ms
+        chosen.predicted_ms * now_ms / then_ms
     )
     graph = onnx.load(tmp_path / "run" / "compressed.onnx").graph
     kinds = [node.op_type for node in graph.node]

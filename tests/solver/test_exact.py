@@ -43,7 +43,7 @@ def check(instance: Instance, bounded: bool, *limits: Limit, **at_most: float) -
     budgets = [*(points[1:] + points[:-1]) / 2, *points, points[-1] + 10]
     for budget in budgets:
         plan = frontier.at(float(budget))
-        assert plan.latency_ms <= budget
+        assert plan.predicted_ms <= budget
         assert plan.importance == pytest.approx(every.best(budget, **at_most), abs=1e-9)
     assert every.best(points[0] - 1e-9, **at_most) == -np.inf
     with pytest.raises(InfeasibleBudget) as caught:
@@ -58,7 +58,7 @@ def check_plans(instance: Instance, frontier: Frontier, every: Outcome) -> None:
         latency = 0.0
         for start, stop in plan.spans:
             latency += instance.times[start, stop, int(stop in plan.activations)]
-        assert latency + instance.fixed_ms == plan.latency_ms
+        assert latency + instance.fixed_ms == plan.predicted_ms
         same = np.ones(len(every.states), dtype=bool)
         for position in range(1, instance.depth + 1):
             states = every.states[:, position]
@@ -127,7 +127,9 @@ def test_ties_go_to_fewer_boundaries(instance: Instance) -> None:
         return
     cuts = (every.states != OUTSIDE).sum(axis=1)
     for plan in solve(instance.latency_table(), instance.importance_table()):
-        equal = (every.latency == plan.latency_ms) & (every.importance == plan.importance)
+        equal = (every.latency == plan.predicted_ms) & (
+            every.importance == plan.importance
+        )
         assert len(plan.boundaries) == cuts[equal].min()
 
 

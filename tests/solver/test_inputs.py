@@ -71,7 +71,7 @@ def test_a_plan_by_hand() -> None:
     plan = frontier.at(5.0)
     assert plan.spans == ((0, 2), (2, 3))
     assert (plan.activations, plan.added_activations) == ((2, 3), (2,))
-    assert (plan.budget_ms, plan.latency_ms, plan.importance) == (5.0, 4.5, -0.5)
+    assert (plan.budget_ms, plan.predicted_ms, plan.importance) == (5.0, 4.5, -0.5)
     assert (plan.blueprint, plan.input) == ("abc", (3, 8, 8))
     assert frontier[-1].budget_ms is None
     assert frontier[-1].spans == ((0, 1), (1, 2), (2, 3))
