@@ -43,6 +43,9 @@ ARROWS = {
 # Each is an extra or an engine: one file knows it.
 ONE_FILE_EACH = ("onnxruntime", "openvino", "tensorrt", "pycuda", "pynvml", "timm", "ray")
 
+# Packages that one room knows.
+ONE_ROOM_EACH = {"onnx": "onnxio", "google": "onnxio"}
+
 HEAVY = ("torch", "torchvision", "accelerate", *ONE_FILE_EACH)
 LIGHT = {
     "dpcompress": ("numpy", "pandas", "pydantic", "onnx"),
@@ -52,7 +55,9 @@ LIGHT = {
     "dpcompress.tables": ("onnx",),
     "dpcompress.solver": ("onnx",),
     "dpcompress.ways": ("numpy", "pandas", "onnx"),
-    "dpcompress.onnxio": (),
+    "dpcompress.onnxio": ("onnx",),
+    "dpcompress.onnxio.precision": (),
+    "dpcompress.onnxio.write": (),
     "dpcompress.latency": (),
     "dpcompress.report": (),
 }
@@ -133,6 +138,12 @@ def test_the_arrows_have_no_cycle() -> None:
 def test_an_optional_package_is_known_to_one_file(package: str) -> None:
     users = [p for p in SOURCES if package in {n.split(".")[0] for _, n in imports(p)}]
     assert len(users) <= 1
+
+
+@pytest.mark.parametrize("package", ONE_ROOM_EACH)
+def test_a_format_is_known_to_one_room(package: str) -> None:
+    users = [p for p in SOURCES if package in {n.split(".")[0] for _, n in imports(p)}]
+    assert {room_of(path) for path in users} == {ONE_ROOM_EACH[package]}
 
 
 @pytest.mark.parametrize("module", LIGHT)

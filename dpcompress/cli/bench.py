@@ -121,13 +121,10 @@ def _input_of(name: str, graph: bytes | Path) -> str:
     """'32x3x224x224', batch first; '' of a file that only its engine can read."""
     if isinstance(graph, Path):
         return ""
-    import onnx
-    from google.protobuf.message import DecodeError
+    from dpcompress.onnxio.model import input_shapes, parse
 
     try:
-        first = onnx.load_from_string(graph).graph.input[0].type.tensor_type.shape
-    except (DecodeError, IndexError) as error:
-        raise BadInput(
-            f"{name} is not an ONNX file, or a truncated one.", "Export it again."
-        ) from error
-    return "x".join(str(dim.dim_value) for dim in first.dim)
+        first = next(iter(input_shapes(parse(graph)).values()), ())
+    except BadInput as error:
+        raise BadInput(f"{name}: {error.message}", error.remedy) from error
+    return "x".join(map(str, first))

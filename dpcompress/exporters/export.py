@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import onnx
 import torch
 from torch import Tensor, nn
 
 from dpcompress.errors import UntraceableModel, VerificationFailed, first_line
 from dpcompress.exporters.check import ExportCheck, check_session
-from dpcompress.runner import IR_VERSION, OPSET, open_engine
-
-_WRITTEN = 18
-"""The oldest opset that torch itself writes."""
+from dpcompress.onnxio.model import fault, input_shapes, parse
+from dpcompress.onnxio.portable import EXPORTED_OPSET, portable
+from dpcompress.runner import open_engine
 
 
 def export(module: nn.Module, input_shape: tuple[int, int, int], batch: int = 1) -> bytes:
@@ -45,7 +42,7 @@ def export(module: nn.Module, input_shape: tuple[int, int, int], batch: int = 1)
                 (example,),
                 input_names=["input"],
                 output_names=["output"],
-                opset_version=_WRITTEN,
+                opset_version=EXPORTED_OPSET,
                 dynamo=True,
                 verbose=False,
             )
@@ -66,9 +63,7 @@ def export(module: nn.Module, input_shape: tuple[int, int, int], batch: int = 1)
             f"{type(module).__name__} has {len(model.graph.output)} outputs.",
             "Wrap it in a module that returns one tensor.",
         )
-    _strip(model)
-    _write_for_older_readers(model)
-    return bytes(model.SerializeToString(deterministic=True))
+    return portable(model)
 
 
 def check_onnx(
@@ -84,20 +79,13 @@ def check_onnx(
             1e-4 of the largest, or a clear image changes class.
         UsageError: no images.
     """
-    try:
-        onnx.checker.check_model(data, full_check=True)
-    except (
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-        ValueError,
-    ) as error:
+    wrong = fault(data)
+    if wrong is not None:
         raise VerificationFailed(
-            f"The exported file is not valid ONNX: {first_line(error)}.",
-            "Export it again.",
-        ) from error
-    batch = onnx.load_from_string(data).graph.input[0].type.tensor_type.shape.dim[0]
-    session = open_engine(engine).load(data)
-    return check_session(session, batch.dim_value, module, images)
+            f"The exported file is not valid ONNX: {wrong}.", "Export it again."
+        )
+    batch = input_shapes(parse(data))["input"][0]
+    return check_session(open_engine(engine).load(data), batch, module, images)
 
 
 @contextmanager
@@ -111,52 +99,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove comments and metadata: the exporter leaves stack traces and paths there."""
-    graph = model.graph
-    described: Iterable[Any] = (
-        model,
-        graph,
-        *graph.node,
-        *graph.input,
-        *graph.output,
-        *graph.value_info,
-        *graph.initializer,
-    )
-    for part in described:
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
-
-
-def _write_for_older_readers(model: onnx.ModelProto) -> None:
-    """In `OPSET`, if all operators but means over constant axes are the same there."""
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    means: list[onnx.NodeProto] = []
-    others: list[onnx.NodeProto] = []
-    for node in graph.node:
-        is_mean = node.op_type == "ReduceMean" and len(node.input) == 2
-        (means if is_mean and node.input[1] in constants else others).append(node)
-    plain = [opset.domain for opset in model.opset_import] == [""]
-    if not plain or not all(map(_is_same, others)):
-        return
-    for node in means:
-        axes = onnx.numpy_helper.to_array(constants[node.input.pop()]).tolist()
-        keep = [a for a in node.attribute if a.name == "keepdims"]
-        del node.attribute[:]
-        node.attribute.extend([onnx.helper.make_attribute("axes", axes), *keep])
-    used = {name for node in graph.node for name in node.input}
-    for name in constants.keys() - used:
-        graph.initializer.remove(constants[name])
-    model.opset_import[0].version, model.ir_version = OPSET, IR_VERSION
-
-
-def _is_same(node: onnx.NodeProto) -> bool:
-    """Whether a node, with no graph inside, means the same in both opsets."""
-    operator = node.op_type
-    if not onnx.defs.has(operator, OPSET) or any(a.HasField("g") for a in node.attribute):
-        return False
-    old, new = (onnx.defs.get_schema(operator, n) for n in (OPSET, _WRITTEN))
-    return bool(old.since_version == new.since_version)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dpcompress.exporters.check import ExportCheck, check_session
 from dpcompress.files import digest, write_bytes, write_text
-from dpcompress.onnxio.float16 import in_precision
+from dpcompress.onnxio.precision import in_precision
 from dpcompress.runner.tensorrt.engine import TensorRt
 from dpcompress.version import __version__
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from dpcompress.latency.engines import open_engine
-from dpcompress.onnxio.float16 import in_precision
+from dpcompress.onnxio.precision import in_precision
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     NETWORKS,

@@ -27,7 +27,7 @@ from dpcompress.latency.workload import (
     network_name,
     span_ops,
 )
-from dpcompress.onnxio.float16 import in_precision
+from dpcompress.onnxio.precision import in_precision
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import Engine
 from dpcompress.runner.bundle import FORMAT, MANIFEST

@@ -10,7 +10,7 @@ from functools import partial
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.files import digest
 from dpcompress.latency.frames import copies, frame_graph, framed_graph, frames_of, label
-from dpcompress.onnxio.float16 import in_precision
+from dpcompress.onnxio.precision import in_precision
 from dpcompress.onnxio.write import plain_graph
 from dpcompress.runner import Engine
 from dpcompress.ways.program import (

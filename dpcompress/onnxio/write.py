@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dpcompress.blueprint import ConvSpec, Sides
 from dpcompress.errors import BadInput
-from dpcompress.runner import IR_VERSION, OPSET
+from dpcompress.onnxio.portable import IR_VERSION, OPSET
 from dpcompress.ways.program import Program, Shape, Step
 
 _PERIOD = 4093

@@ -6,8 +6,6 @@ Needs numpy and one engine, so that it can be copied to a board.
 from dpcompress.runner.comparison import NETWORKS, Ratio, compare, ratio
 from dpcompress.runner.engine import (
     ENGINES,
-    IR_VERSION,
-    OPSET,
     Engine,
     Session,
     open_engine,
@@ -17,10 +15,8 @@ from dpcompress.runner.series import OPS, Measurement, Sampling, Subject
 
 __all__ = [
     "ENGINES",
-    "IR_VERSION",
     "NETWORKS",
     "OPS",
-    "OPSET",
     "Engine",
     "Measurement",
     "Ratio",

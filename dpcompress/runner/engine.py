@@ -16,10 +16,6 @@ import numpy as np
 
 from dpcompress.errors import BadInput, EngineUnavailable, UsageError, first_line
 
-OPSET, IR_VERSION = 17, 8
-"""Of the ONNX graphs that every engine reads. TensorRT 8.5 takes no axes of a mean as an
-input, and then averages over all of them (github.com/NVIDIA/TensorRT/issues/3467)."""
-
 
 class Session(ABC):
     """One loaded graph with its inputs and outputs bound: no copy is ever timed."""

@@ -17,7 +17,7 @@ from dpcompress.errors import (
     EngineUnavailable,
     UsageError,
 )
-from dpcompress.onnxio.float16 import to_float16
+from dpcompress.onnxio.precision import to_float16
 from dpcompress.onnxio.write import Graph
 from dpcompress.runner import open_engine
 from dpcompress.runner.tensorrt.engine import TensorRt

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dpcompress.errors import BadInput, EngineUnavailable
-from dpcompress.onnxio.float16 import to_float16
+from dpcompress.onnxio.precision import to_float16
 from dpcompress.runner import open_engine
 from dpcompress.runner.tensorrt.engine import TensorRt
 from tests.runner.tensorrt.test_backend import images, network, wanted

@@ -1,5 +1,5 @@
-"""A float16 copy of an ONNX graph: how an engine that takes its numbers from the graph
-alone is asked for fp16."""
+"""An ONNX graph in the numbers of a precision, for engines that take them from the graph
+alone."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto, defs, numpy_helper
 
 from dpcompress.errors import BadInput
+from dpcompress.onnxio.model import fault, parse
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 def in_precision(graph: bytes, precision: str) -> bytes:
-    """`graph` written in the numbers that an engine of this precision computes in: a
-    float16 copy for fp16, else as it is (tf32 rounds inside the engine)."""
+    """Write `graph` in the numbers that an engine of this precision computes in: a
+    float16 copy for fp16, else unchanged (tf32 rounds inside the engine)."""
     return to_float16(graph) if precision == "fp16" else graph
 
 
 def to_float16(graph: bytes) -> bytes:
-    """The same graph with float16 weights, inputs and outputs.
+    """Copy a graph with float16 weights, inputs and outputs.
 
-    What an operator defines as float32 whatever it computes in, such as the scales of
-    Resize, stays so. A graph that is float16 already comes back as it is.
+    Inputs that an operator defines as float32 in any case, such as the scales of Resize,
+    stay float32. A float16 graph is returned unchanged.
 
     Raises:
-        BadInput: not ONNX, a weight is beyond float16, or an operator has no float16.
+        BadInput: `graph` is not ONNX, a weight is beyond float16, or an operator does
+            not exist in float16.
     """
-    try:
-        model = onnx.load_from_string(graph)
-    except DecodeError as error:
-        raise BadInput("This is no ONNX graph, or a truncated one.") from error
+    model = parse(graph)
     body = model.graph
     fixed = _always_float32(model)
     constants = [(tensor.name, tensor) for tensor in body.initializer]
@@ -50,14 +48,12 @@ def to_float16(graph: bytes) -> bytes:
         kind = value.type.tensor_type
         kind.elem_type = _half(kind.elem_type)
     del body.value_info[:]
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        line = (str(error).strip().splitlines() or ["no message"])[0]
+    wrong = fault(model)
+    if wrong is not None:
         raise BadInput(
-            f"The graph cannot be written in float16: {line.rstrip('.')}.",
+            f"The graph cannot be written in float16: {wrong}.",
             "Choose --precision fp32.",
-        ) from error
+        )
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -79,7 +75,7 @@ def _halved(tensor: TensorProto) -> TensorProto:
 
 
 def _always_float32(model: onnx.ModelProto) -> set[str]:
-    """Names of tensors that some operator defines as float32 and nothing else."""
+    """The names of tensors that some operator defines as float32 and nothing else."""
     versions = {opset.domain: opset.version for opset in model.opset_import}
     found: set[str] = set()
     for node in model.graph.node:
@@ -94,6 +90,6 @@ def _always_float32(model: onnx.ModelProto) -> set[str]:
 
 
 def _inputs(schema: defs.OpSchema, node: onnx.NodeProto) -> Iterable[str]:
-    """The declared type of each input; the last one may be repeated."""
+    """The declared type of each input of a node; the last one may be repeated."""
     declared = [parameter.type_str for parameter in schema.inputs]
     return declared + declared[-1:] * max(len(node.input) - len(declared), 0)

@@ -11,7 +11,7 @@ from torch import nn
 from dpcompress.errors import BadInput
 from dpcompress.exporters import export
 from dpcompress.latency.frames import frame_graph
-from dpcompress.onnxio.float16 import in_precision, to_float16
+from dpcompress.onnxio.precision import in_precision, to_float16
 from dpcompress.ways.program import Source
 
 
