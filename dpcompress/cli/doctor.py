@@ -18,6 +18,13 @@ _OPTIONAL = {
     "timm": "models named timm:NAME",
     "ray": "scoring on a cluster",
 }
+# Units for short numbers: each is there if the processor has any of its flags.
+_UNITS = {
+    "bf16": {"avx512_bf16", "amx_bf16"},
+    "VNNI": {"avx512_vnni", "avx_vnni"},
+    "AMX": {"amx_tile", "amx_bf16", "amx_int8"},
+}
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,12 @@ def doctor(json: Json = False) -> None:
     Example:
       dpcompress doctor
     """
-    engines = _engines()
-    findings = [*_machine(), _torch(), *engines, *_optional(), _writable()]
+    engines, units = _engines(), processor_units()
+    findings = [*_machine(units), _torch(), *engines, *_optional(), _writable()]
     works = any(engine.works for engine in engines)
     if json:
-        emit({"works": works, "findings": [asdict(finding) for finding in findings]})
+        told = [asdict(finding) for finding in findings]
+        emit({"works": works, "units": units, "findings": told})
     else:
         print_table(
             ("", "works", "found", "to get it"),
@@ -55,13 +63,36 @@ def doctor(json: Json = False) -> None:
         )
 
 
-def _machine() -> list[Finding]:
+def processor_units() -> dict[str, bool] | None:
+    """Tell which units for short numbers an x86 processor has, by Linux's flags.
+
+    Engines may compute in bf16 where there are bf16 units; dpcompress tells them not to.
+
+    Returns:
+        Whether it has bf16, VNNI and AMX; None where the system does not say.
+    """
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("flags"):
+            flags = set(line.partition(":")[2].split())
+            return {name: bool(names & flags) for name, names in _UNITS.items()}
+    return None
+
+
+def _machine(units: dict[str, bool] | None) -> list[Finding]:
     from dpcompress.runner.engine import cores, cpu_model
 
+    told = [
+        f"{name}: {'yes' if there else 'no'}" for name, there in (units or {}).items()
+    ]
     return [
         Finding("dpcompress", True, __version__),
         Finding("python", True, platform.python_version()),
         Finding("processor", True, f"{cores()} cores, {cpu_model()}"),
+        Finding("processor's units", True, ", ".join(told) or "unknown"),
     ]
 
 

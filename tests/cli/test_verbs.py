@@ -160,5 +160,8 @@ def test_doctor_finds_the_engine_that_the_tests_run_on(run):
     facts = run("doctor", "--json").json
     findings = {finding["what"]: finding for finding in facts["findings"]}
     assert facts["works"] and findings["onnxruntime"]["works"]
+    units = facts["units"]
+    told = ", ".join(f"{name}: {'yes' if units[name] else 'no'}" for name in units or {})
+    assert findings["processor's units"]["found"] == (told or "unknown")
     for finding in findings.values():
         assert finding["works"] or finding["remedy"]

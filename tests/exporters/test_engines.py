@@ -16,10 +16,13 @@ from dpcompress.exporters import export, export_openvino, export_tensorrt
 from dpcompress.exporters.tensorrt import sidecar
 from dpcompress.latency import bench
 from dpcompress.runner import Sampling, open_engine
+from dpcompress.runner.openvino import OpenVino
 from tests.runner.tensorrt.conftest import host
 
 SHAPE, BATCH = (3, 8, 8), 4
 QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
+HINT = "INFERENCE_PRECISION_HINT"
+EXACT = {HINT: "f32"}
 
 
 def small(seed: int = 0) -> nn.Module:
@@ -35,35 +38,62 @@ def graph() -> bytes:
     return export(small(), SHAPE, BATCH)
 
 
+@pytest.fixture
+def core() -> openvino.Core:
+    """OpenVINO with the default that it has on processors with bf16 units."""
+    core = openvino.Core()
+    core.set_property("CPU", {HINT: "bf16"})
+    return core
+
+
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
     return torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-def test_one_graph_three_readers(graph: bytes, images: torch.Tensor) -> None:
+def test_one_graph_three_readers(
+    graph: bytes, images: torch.Tensor, core: openvino.Core
+) -> None:
     """The ONNX checker, ONNX Runtime and OpenVINO, against torch."""
     onnx.checker.check_model(graph, full_check=True)
     wanted = small()(images[:BATCH]).detach().numpy()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     value = images[:BATCH].numpy()
     (first,) = session.run(None, {"input": value})
-    compiled = openvino.Core().compile_model(openvino.Core().read_model(graph), "CPU")
+    compiled = core.compile_model(core.read_model(graph), "CPU", EXACT)
     second = compiled({"input": value})[0]
     scale = np.abs(wanted).max()
     assert np.abs(first - wanted).max() < 1e-5 * scale
     assert np.abs(second - wanted).max() < 1e-5 * scale
 
 
+def test_fp32_is_computed_in_f32_where_bf16_is_the_default(
+    graph: bytes, images: torch.Tensor, core: openvino.Core
+) -> None:
+    engine = OpenVino(threads=1, precision="fp32", device="cpu")
+    engine._core = core
+    session = engine.load(graph)
+    assert session._compiled.get_property(HINT) == openvino.Type.f32
+    (found,) = session.infer({"input": images[:BATCH].numpy()}).values()
+    wanted = small()(images[:BATCH]).detach().numpy()
+    exact = np.abs(found - wanted).max() / np.abs(wanted).max()
+    assert exact < 1e-6
+    by_default = core.compile_model(core.read_model(graph), "CPU")
+    if by_default.get_property(HINT) == openvino.Type.bf16:  # it can, with AVX-512
+        other = by_default({"input": images[:BATCH]})[0]
+        assert np.abs(other - wanted).max() / np.abs(wanted).max() > 1e-4
+
+
 def test_openvino_files_give_torchs_outputs(
-    graph: bytes, images: torch.Tensor, tmp_path: Path
+    graph: bytes, images: torch.Tensor, tmp_path: Path, core: openvino.Core
 ) -> None:
     engine, path = open_engine("openvino", threads=1), tmp_path / "net.xml"
     made = {"engine": engine, "batch": BATCH, "images": images}
     check = export_openvino(graph, path, module=small(), **made)
     assert check.images == 6 and check.max_error <= check.tolerance
     assert {p.name for p in tmp_path.iterdir()} == {"net.xml", "net.bin"}
-    model = openvino.Core().read_model(path)  # by OpenVINO alone
-    found = openvino.Core().compile_model(model, "CPU")({"input": images[:BATCH]})[0]
+    model = core.read_model(path)  # by OpenVINO alone
+    found = core.compile_model(model, "CPU", EXACT)({"input": images[:BATCH]})[0]
     wanted = small()(images[:BATCH]).detach().numpy()
     assert np.allclose(found, wanted, atol=check.tolerance)
     times = bench(

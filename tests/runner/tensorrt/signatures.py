@@ -2,9 +2,8 @@
 
 Each file holds the classes and enums that the backend uses. After a name stands an enum
 member's value, "property", "read only", "constant", or the parameters of every overload
-without self ("name=" where one may be left out). Where null stands instead of a class, it
-exists, but what it has was not recorded. record.py writes the file of the TensorRT that is
-installed.
+without self ("name=" where one may be left out). A class that is null exists, but what it
+has was not recorded. record.py writes the file of the TensorRT that is installed.
 """
 
 import json
