@@ -30,9 +30,8 @@ from dpcompress.cli.output import console, emit, print_table, progress_bar
 from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
-    from dpcompress.pipeline import Result, Settings
-    from dpcompress.pipeline.settings import RunSettings
-    from dpcompress.training import Recipe
+    from dpcompress.pipeline import Result
+    from dpcompress.settings import Recipe, RunSettings, Settings
 
 S = TypeVar("S", bound="RunSettings")
 
@@ -138,7 +137,8 @@ def compress(
       dpcompress compress torchvision:resnet18 --weights mine.safetensors \\
           --data photos/ --budget 70% -o RUN
     """
-    from dpcompress.pipeline import EXAMPLE, Settings, compress, read_settings
+    from dpcompress.pipeline import compress
+    from dpcompress.settings import EXAMPLE, Settings, read_settings
 
     settings: Settings | None
     if model is None:
@@ -265,7 +265,7 @@ def _with_choices(settings: Settings, estimator: str, train: str, form: str) -> 
 
 def pretraining(epochs: int | None) -> Recipe | None:
     """How a network is trained from scratch first, if it is."""
-    from dpcompress.training import Recipe
+    from dpcompress.settings import Recipe
 
     return None if epochs is None else Recipe(epochs=epochs, lr=0.1, schedule="onecycle")
 

@@ -27,7 +27,8 @@ from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
-    from dpcompress.importance.score import Executor, Metric
+    from dpcompress.importance.score import Executor
+    from dpcompress.settings import Metric
 
 _METRICS = ("loss", "accuracy", "logits")
 _ESTIMATORS = ("finetune", "fit")

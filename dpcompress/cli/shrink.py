@@ -153,8 +153,8 @@ def shrink(
       dpcompress shrink torchvision:mobilenet_v2 --model-args num_classes=10 \\
           --weights trained.safetensors --input 3x32x32 --data digits --keep 12 -o RUN
     """
-    from dpcompress.pipeline import ShrinkSettings, shrink
-    from dpcompress.training import Recipe
+    from dpcompress.pipeline import shrink
+    from dpcompress.settings import Recipe, ShrinkSettings
 
     settings = None
     if model is None:

@@ -3,10 +3,11 @@
 from dpcompress.depthshrinker.contract import Contracted, contract
 from dpcompress.depthshrinker.expand import Expansion, expand, refusals
 from dpcompress.depthshrinker.fading import finetune_fading
-from dpcompress.depthshrinker.groups import By, mask_groups
+from dpcompress.depthshrinker.groups import mask_groups
 from dpcompress.depthshrinker.plans import Merger
 from dpcompress.depthshrinker.retrain import Retrained, expand_then_shrink
 from dpcompress.depthshrinker.search import Found, search
+from dpcompress.settings import By
 
 __all__ = [
     "By",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Literal
 
 from dpcompress.blueprint import Blueprint, barriers, candidates, skips
 from dpcompress.errors import BadInput, UsageError
+from dpcompress.settings import By
 
-By = Literal["activation", "block"]
 Group = tuple[int, ...]
 """Positions whose activations share a mask."""
 

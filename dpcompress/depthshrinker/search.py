@@ -13,10 +13,11 @@ import pandas as pd
 from torch import Tensor, nn
 
 from dpcompress.blueprint import Blueprint
-from dpcompress.depthshrinker.groups import By, Group, check_keep, mask_groups
+from dpcompress.depthshrinker.groups import Group, check_keep, mask_groups
 from dpcompress.depthshrinker.masks import MOMENTS, Masks, insert_masks, top
 from dpcompress.depthshrinker.plans import Merger, Price, kept_activations
 from dpcompress.progress import Progress, silent
+from dpcompress.settings import By
 from dpcompress.tables import LatencyTable
 from dpcompress.training import Data, Extension, Recipe, finetune
 

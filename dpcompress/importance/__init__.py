@@ -4,7 +4,7 @@ from dpcompress.importance.entries import entries, plan_of, worth_scoring
 from dpcompress.importance.finetune import Finetune
 from dpcompress.importance.fit import Fit, calibration_images
 from dpcompress.importance.protocol import Entry, Estimator, Job
-from dpcompress.importance.score import score
+from dpcompress.importance.score import estimator_of, score
 from dpcompress.importance.values import extend, normalise
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Job",
     "calibration_images",
     "entries",
+    "estimator_of",
     "extend",
     "normalise",
     "plan_of",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -12,7 +12,8 @@ from dpcompress.blueprint import Blueprint
 from dpcompress.graph import linearize
 from dpcompress.importance.entries import plan_of
 from dpcompress.importance.protocol import Entry, Job
-from dpcompress.training import Data, Recipe, evaluate, finetune, seeded
+from dpcompress.settings import SCORE, Recipe
+from dpcompress.training import Data, evaluate, finetune, seeded
 
 RENEWING_STEPS = 200
 """From which on single layers are renewed, and short trainings end."""
@@ -28,9 +29,6 @@ class Finetune:
     instead, or short spans would look too good. All entries see the same batches
     (recipe.seed), which takes out of their differences what the batches contribute.
 
-    The default recipe is for small images and minutes; give more steps where there is
-    time.
-
     renew: single layers start from new weights, as published, which takes hundreds of
         steps to make up for. In a shorter training their scores would tell how fast a
         layer is learnt, not what it is worth: then they keep their own. None decides
@@ -40,11 +38,7 @@ class Finetune:
         entries.
     """
 
-    recipe: Recipe = field(
-        default_factory=lambda: Recipe(
-            steps=10, batch_size=32, lr=0.04, warmup=0.25, augment=False
-        )
-    )
+    recipe: Recipe = SCORE
     renew: bool | None = None
     norm_momentum: float = 0.3
     free_activations: bool = True

@@ -22,14 +22,15 @@ from dpcompress.errors import UsageError
 from dpcompress.files import canonical_json, digest
 from dpcompress.importance.entries import entries
 from dpcompress.importance.finetune import Finetune
+from dpcompress.importance.fit import Fit
 from dpcompress.importance.journal import Journal
 from dpcompress.importance.protocol import Entry, Estimator, Job
 from dpcompress.importance.values import extend, normalise
 from dpcompress.progress import Progress, silent
+from dpcompress.settings import Metric, Scoring
 from dpcompress.tables import ImportanceTable
 from dpcompress.training import Data, deterministic, state_digest
 
-Metric = Literal["accuracy", "loss", "logits"]
 Executor = Literal["local", "ray"]
 Scores = list[dict[str, float]]
 
@@ -128,6 +129,13 @@ def score(
         **{f"original_{name}": value for name, value in original.items()},
     }
     return ImportanceTable(extend(frame), {k: str(v) for k, v in header.items()})
+
+
+def estimator_of(scoring: Scoring) -> Estimator:
+    """The estimator that these settings describe."""
+    if scoring.estimator == "fit":
+        return Fit(images=scoring.images, seed=scoring.recipe.seed)
+    return Finetune(scoring.recipe)
 
 
 def _score(

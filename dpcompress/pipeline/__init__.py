@@ -3,14 +3,14 @@
 from dpcompress.pipeline.compress import compress
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing
 from dpcompress.pipeline.run import no_bars
-from dpcompress.pipeline.settings import (
+from dpcompress.pipeline.shrink import shrink
+from dpcompress.settings import (
     EXAMPLE,
     Scoring,
     Settings,
     ShrinkSettings,
     read_settings,
 )
-from dpcompress.pipeline.shrink import shrink
 
 __all__ = [
     "EXAMPLE",

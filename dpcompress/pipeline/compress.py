@@ -12,15 +12,20 @@ from dpcompress.blueprint import Plan
 from dpcompress.blueprint.data import parse
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import fit_merged, linearize, trace, with_norms, without_norms
-from dpcompress.importance import calibration_images, score, worth_scoring
+from dpcompress.importance import (
+    calibration_images,
+    estimator_of,
+    score,
+    worth_scoring,
+)
 from dpcompress.latency import open_engine
 from dpcompress.models import load_model, save_weights
 from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.result import Result
 from dpcompress.pipeline.run import Bars, Run, agree, check_table, no_bars
-from dpcompress.pipeline.settings import Settings
 from dpcompress.pipeline.trials import Trials
 from dpcompress.report import plot_frontier, plot_structure
+from dpcompress.settings import Settings
 from dpcompress.solver import Frontier, parse_budget, solve
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import finetune
@@ -84,7 +89,7 @@ class _Compress(Run[Settings]):
                     self.network,
                     self.blueprint,
                     self.data,
-                    estimator=scoring.chosen,
+                    estimator=estimator_of(scoring),
                     spans=worth_scoring(self.blueprint, latency),
                     metric=scoring.metric,
                     alpha=scoring.alpha,

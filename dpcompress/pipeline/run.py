@@ -26,8 +26,9 @@ from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.pipeline.ledger import Ledger
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
-from dpcompress.pipeline.settings import RunSettings, S, read_settings
 from dpcompress.progress import Progress, silent
+from dpcompress.settings import RunSettings, read_settings
+from dpcompress.settings.run import S
 from dpcompress.tables import LatencyTable
 from dpcompress.training import Data, check_above_chance, evaluate, finetune, load_data
 

@@ -14,9 +14,9 @@ from dpcompress.graph import trace
 from dpcompress.models import load_model, save_weights
 from dpcompress.pipeline.result import Result
 from dpcompress.pipeline.run import Bars, Run, agree, check_table, no_bars
-from dpcompress.pipeline.settings import ShrinkSettings
 from dpcompress.report import plot_masks, plot_structure
 from dpcompress.runner import open_engine
+from dpcompress.settings import ShrinkSettings
 from dpcompress.tables import LatencyTable
 
 

@@ -1,5 +1,6 @@
 """Data, recipes and the training loop."""
 
+from dpcompress.settings import Recipe
 from dpcompress.training.checkpoint import state_digest
 from dpcompress.training.data import Data, load_data
 from dpcompress.training.evaluate import (
@@ -12,7 +13,6 @@ from dpcompress.training.evaluate import (
 from dpcompress.training.finetune import Epoch, finetune
 from dpcompress.training.images import Split
 from dpcompress.training.objective import Extension
-from dpcompress.training.recipe import Recipe
 from dpcompress.training.seeding import deterministic, seed_of, seeded
 
 __all__ = [

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from dpcompress.errors import TrainingDiverged, UsageError
 from dpcompress.files import digest, write_text
 from dpcompress.progress import Progress, silent
+from dpcompress.settings import Recipe
 from dpcompress.training.checkpoint import load_checkpoint, save_checkpoint, state_digest
 from dpcompress.training.data import Data
 from dpcompress.training.evaluate import check_classes, evaluate
 from dpcompress.training.images import Batches
 from dpcompress.training.layout import fast_layout
 from dpcompress.training.objective import Extension, objective
-from dpcompress.training.recipe import Recipe
 from dpcompress.training.seeding import deterministic, seed_of
 
 _CHECK_EVERY = 20

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpcompress.training.recipe import Recipe
+from dpcompress.settings import Recipe
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from pydantic import (
 
 from dpcompress.blueprint import Limits
 from dpcompress.blueprint.data import parse
-from dpcompress.depthshrinker import By
 from dpcompress.errors import UsageError
-from dpcompress.importance import Estimator, Finetune, Fit
-from dpcompress.training import Recipe
+from dpcompress.settings.recipe import SCORE, Recipe
+
+By = Literal["activation", "block"]
+Metric = Literal["accuracy", "loss", "logits"]
 
 
 class Scoring(BaseModel):
@@ -29,16 +30,10 @@ class Scoring(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     estimator: Literal["finetune", "fit"] = "finetune"
-    recipe: Recipe = Finetune().recipe
-    images: Annotated[int, Field(ge=1)] = Fit().images
-    metric: Literal["accuracy", "loss", "logits"] = "loss"
+    recipe: Recipe = SCORE
+    images: Annotated[int, Field(ge=1)] = 512
+    metric: Metric = "loss"
     alpha: float | None = None
-
-    @property
-    def chosen(self) -> Estimator:
-        if self.estimator == "fit":
-            return Fit(images=self.images, seed=self.recipe.seed)
-        return Finetune(self.recipe)
 
 
 class RunSettings(BaseModel):
@@ -159,7 +154,7 @@ EXAMPLE = Settings(
     data="digits",
     batch=32,
     budget="65%",
-    scoring=Scoring(recipe=Finetune().recipe.model_copy(update={"steps": 8})),
+    scoring=Scoring(recipe=SCORE.model_copy(update={"steps": 8})),
     pretrain=Recipe(epochs=20, batch_size=64, lr=0.1, warmup=0.3, schedule="onecycle"),
     finetune=Recipe(epochs=12, batch_size=64, lr=0.05, distill_weight=0.5),
 )

@@ -66,3 +66,8 @@ class Recipe(BaseModel):
                 return low + (self.lr - low) * (1 - cos(pi * done)) / 2
             return self.lr * done
         return self.lr * (1 + cos(pi * (step - rise) / max(total - rise, 1))) / 2
+
+
+SCORE = Recipe(steps=10, batch_size=32, lr=0.04, warmup=0.25, augment=False)
+"""The short training that scores one span: for small images and minutes; give more steps
+where there is time."""
