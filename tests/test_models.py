@@ -1,17 +1,25 @@
+import re
+import warnings
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from dpcompress.errors import BadInput, DpcompressError, UsageError
+from dpcompress.errors import BadInput, DpcompressError, DpcompressWarning, UsageError
 from dpcompress.models import (
     ModelTransform,
+    Origin,
     default_input,
     load_model,
     load_weights,
     model_transform,
     read_metadata,
+    read_origin,
     read_state_dict,
+    require_origin,
     save_weights,
+    weights_digest,
 )
 
 SPEC = "torchvision:squeezenet1_1"
@@ -123,13 +131,65 @@ def test_weights_without_batch_counters_load(tmp_path):
 
 
 def test_equal_content_is_equal_bytes(tmp_path, squeezenet):
-    state, metadata = squeezenet.state_dict(), {"a": 1, "b": [2, None], "c": "x"}
+    state, facts = squeezenet.state_dict(), {"a": 1, "b": [2, None], "c": "x"}
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    save_weights(first, state, metadata)
-    backwards = dict(reversed(metadata.items()))
-    save_weights(second, dict(reversed(state.items())), backwards)
+    origin = Origin(form="merged", original="12ab", plan="34cd")
+    save_weights(first, state, origin, **facts)
+    backwards = dict(reversed(facts.items()))
+    save_weights(second, dict(reversed(state.items())), origin, **backwards)
     assert first.read_bytes() == second.read_bytes()
-    assert read_metadata(first) == metadata
+    assert read_metadata(first) == {**facts, "origin": origin.model_dump()}
+    assert read_origin(first) == origin
+
+
+def test_the_digest_of_weights_is_that_of_their_bits(squeezenet):
+    state = squeezenet.state_dict()
+    assert weights_digest(state) == weights_digest(dict(reversed(state.items())))
+    name = next(iter(state))
+    for other in (state[name] * (1 + 1e-6), state[name].double(), state[name][None]):
+        assert weights_digest({**state, name: other}) != weights_digest(state)
+
+
+def test_weights_are_held_against_their_origin(tmp_path):
+    path, state = tmp_path / "w.safetensors", {"weight": torch.ones(1)}
+    origin = Origin(form="linearized", original="12ab", plan="34cd")
+    save_weights(path, state, origin)
+    forms = ("original", "linearized")
+    assert require_origin(path, form=forms, plan="34cd", original="12ab") == origin
+    assert require_origin(path, form="linearized") == origin
+    for asked, words in (
+        ({"form": "merged"}, "linearized weights (of plan 34cd), not merged ones"),
+        ({"form": "original"}, "linearized weights (of plan 34cd), not the original's"),
+        ({"form": forms, "plan": "56ef"}, "the plan 34cd, not for the plan 56ef"),
+        (
+            {"form": forms, "original": "56ef"},
+            "the original 12ab, not for the original 56ef",
+        ),
+    ):
+        with pytest.raises(BadInput, match=re.escape(words)):
+            require_origin(path, **asked)
+
+
+@pytest.mark.parametrize("kind", ["ours", "foreign", "torch"])
+def test_weights_without_an_origin_are_taken_with_a_warning(tmp_path, kind):
+    path = tmp_path / ("w.pt" if kind == "torch" else "w.safetensors")
+    state = {"weight": torch.ones(1)}
+    if kind == "ours":
+        save_weights(path, state, plan="of a former release")
+    else:
+        torch.save(state, path) if kind == "torch" else save_file(state, path)
+    with pytest.warns(DpcompressWarning, match="could not be checked"):
+        assert require_origin(path, form="merged", plan="34cd") is None
+    with warnings.catch_warnings(action="error"):
+        assert require_origin(path, form="original") is None
+
+
+def test_a_malformed_origin_is_refused(tmp_path):
+    path, state = tmp_path / "w.safetensors", {"weight": torch.ones(1)}
+    for header in ('{"origin": {"form": "merged", "original": null}}', "{", "[]"):
+        save_file(state, path, {"dpcompress": header})
+        with pytest.raises(BadInput, match="w.safetensors"):
+            read_origin(path)
 
 
 def test_weights_of_another_class_count_say_so(tmp_path, squeezenet):

@@ -92,11 +92,12 @@ def expand(
     """
     from dpcompress.cli.trained import Preparation, load_trained
     from dpcompress.depthshrinker import expand_then_shrink
-    from dpcompress.models import save_weights
+    from dpcompress.models import Origin, save_weights, weights_digest
     from dpcompress.training import Recipe, evaluate
 
     preparation = Preparation(resize, crop, mean, std)
     original, images = load_trained(model, weights, model_args, input, data, preparation)
+    before_digest = weights_digest(original.state_dict())
     recipe = Recipe(
         epochs=epochs, batch_size=batch_size, lr=lr, distill_weight=distill, seed=seed
     )
@@ -111,14 +112,18 @@ def expand(
             checkpoint=checkpoint,
             progress=progress,
         )
-    made_from = {
-        "model": model,
-        "expanded": found.expansion.convs,
-        "ratio": ratio,
-        "data": images.description,
-        "recipe": recipe.model_dump(),
-    }
-    save_weights(output, found.contracted.model.state_dict(), made_from)
+    state = found.contracted.model.state_dict()
+    save_weights(
+        output,
+        state,
+        Origin(form="original", original=weights_digest(state)),
+        model=model,
+        trained_from=before_digest,
+        expanded=found.expansion.convs,
+        ratio=ratio,
+        data=images.description,
+        recipe=recipe.model_dump(),
+    )
     checkpoint.unlink(missing_ok=True)
     before = evaluate(original, images.test)
     after = evaluate(found.contracted.model, images.test)

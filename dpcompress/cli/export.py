@@ -95,7 +95,12 @@ def export(
     from dpcompress.files import write_bytes
     from dpcompress.graph import linearize
     from dpcompress.graph.merge import merge_unchecked
-    from dpcompress.models import default_input, load_model, load_weights
+    from dpcompress.models import (
+        default_input,
+        load_model,
+        load_weights,
+        require_origin,
+    )
     from dpcompress.runner import open_engine
 
     if to not in ("onnx", "tensorrt", "openvino"):
@@ -127,6 +132,7 @@ def export(
                 "A merged network has no weights of its own.",
                 "Give --weights FILE, as merge wrote it.",
             )
+        require_origin(str(weights), form="merged", plan=decision.digest)
         network = merge_unchecked(linearize(load_model(model, None, arguments), decision))
         network = network.float()
         load_weights(network, str(weights))

@@ -112,10 +112,9 @@ def finetune(
     from dpcompress.blueprint import Plan
     from dpcompress.cli.options import InputShape
     from dpcompress.cli.trained import Preparation, load_trained
-    from dpcompress.files import digest_file
     from dpcompress.graph import fit_merged, linearize, with_norms, without_norms
     from dpcompress.importance import calibration_images
-    from dpcompress.models import save_weights
+    from dpcompress.models import Origin, save_weights, weights_digest
     from dpcompress.training import Recipe, evaluate, finetune
 
     if form not in ("linearized", "merged"):
@@ -130,6 +129,11 @@ def finetune(
         input = InputShape(*decision.input)
     preparation = Preparation(resize, crop, mean, std)
     original, images = load_trained(model, weights, model_args, input, data, preparation)
+    origin = Origin(
+        form="merged" if form == "merged" else "linearized",
+        original=weights_digest(original.state_dict()),
+        plan=decision.digest,
+    )
     merged = form == "merged"
     if merged:
         calibration = calibration_images(images, _FIT_IMAGES, seed)
@@ -165,15 +169,16 @@ def finetune(
         without_norms(network)
     if not PartialState().is_main_process:
         return
-    made_from = {
-        "model": model,
-        "form": form,
-        "plan": digest_file(plan),
-        "data": images.description,
-        "recipe": recipe.model_dump(),
-        "history": [asdict(epoch) for epoch in history],
-    }
-    save_weights(output, network.state_dict(), made_from)
+    epochs_done = [asdict(epoch) for epoch in history]
+    save_weights(
+        output,
+        network.state_dict(),
+        origin,
+        model=model,
+        data=images.description,
+        recipe=recipe.model_dump(),
+        history=epochs_done,
+    )
     checkpoint.unlink(missing_ok=True)
     before = evaluate(original, images.test)
     after = evaluate(network, images.test)
@@ -183,7 +188,7 @@ def finetune(
                 "output": str(output),
                 "original": asdict(before),
                 "finetuned": asdict(after),
-                "history": made_from["history"],
+                "history": epochs_done,
             }
         )
         return

@@ -68,15 +68,29 @@ def merge(
     """
     from dpcompress.blueprint import Plan
     from dpcompress.cli.trained import Preparation, load_images
-    from dpcompress.files import digest_file, replacing
+    from dpcompress.files import replacing
     from dpcompress.graph import linearize
     from dpcompress.graph import merge as merge_network
-    from dpcompress.models import load_model, load_weights, save_weights
+    from dpcompress.models import (
+        Origin,
+        load_model,
+        load_weights,
+        require_origin,
+        save_weights,
+        weights_digest,
+    )
+    from dpcompress.models.origin import Form
 
     decision = Plan.from_json(plan.read_bytes(), plan)
     pretrained = weights if weights == "default" else None
-    network = linearize(load_model(model, pretrained, dict(model_args or ())), decision)
-    if not pretrained:
+    as_loaded = load_model(model, pretrained, dict(model_args or ()))
+    network = linearize(as_loaded, decision)
+    if pretrained:
+        original: str | None = weights_digest(as_loaded.state_dict())
+    else:
+        forms: tuple[Form, ...] = ("linearized", "original")
+        found = require_origin(weights, form=forms, plan=decision.digest)
+        original = found.original if found is not None else None
         load_weights(network, weights)
     images = None
     if data is not None and decision.input is not None:
@@ -85,10 +99,10 @@ def merge(
         images = real.test.first(_CHECK_IMAGES)
     merged, proof = merge_network(network, images)
     certificate = certificate or output.parent / "certificate.json"
-    made_from = {"model": model, "plan": digest_file(plan)}
+    origin = Origin(form="merged", original=original, plan=decision.digest)
     with replacing(certificate) as temporary:  # no proof without what it proves
         proof.write(temporary)
-        save_weights(output, merged.state_dict(), made_from)
+        save_weights(output, merged.state_dict(), origin, model=model)
     facts = {
         "output": str(output),
         "certificate": str(certificate),

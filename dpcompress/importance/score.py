@@ -26,6 +26,7 @@ from dpcompress.importance.fit import Fit
 from dpcompress.importance.journal import Journal
 from dpcompress.importance.protocol import Entry, Estimator, Job
 from dpcompress.importance.values import extend, normalise
+from dpcompress.models import weights_digest
 from dpcompress.progress import Progress, silent
 from dpcompress.settings import Metric, Scoring
 from dpcompress.tables import ImportanceTable
@@ -120,6 +121,7 @@ def score(
         "blueprint": blueprint.digest,
         "input": "x".join(map(str, blueprint.input)),
         "model": context["model"],
+        "original": weights_digest(model.state_dict()),
         "data": data.digest,
         "heldout_images": len(data.heldout),
         "estimator": canonical_json(estimator.identity),

@@ -16,6 +16,7 @@ from torch import nn
 
 from dpcompress.errors import BadInput, UsageError, first_line
 from dpcompress.models.library import Arguments, from_timm, from_torchvision
+from dpcompress.models.origin import require_origin
 from dpcompress.models.spec import split_spec, unknown_model
 from dpcompress.models.weights import load_weights
 
@@ -37,7 +38,8 @@ def load_model(
 
     Raises:
         UsageError: unknown model, or arguments that its constructor refuses.
-        BadInput: weights that cannot be read, downloaded or do not fit.
+        BadInput: weights that cannot be read or downloaded, that do not fit, or that
+            are those of a linearized or merged network.
         EngineUnavailable: timm is asked for but not installed.
     """
     kind, name = split_spec(spec)
@@ -57,6 +59,7 @@ def load_model(
             )
         model = _from_file(Path(kind), name, arguments)
     if weights is not None and not pretrained:
+        require_origin(weights, form="original")
         load_weights(model, weights)
     return model.eval()
 

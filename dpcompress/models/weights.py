@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, load, nn
 
 from dpcompress.errors import BadInput, first_line
 from dpcompress.files import canonical_json, replacing
+from dpcompress.models.origin import Origin, weights_file
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -59,9 +59,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         BadInput: no such file, not a file of tensors, or a truncated one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"There is no weights file {path}.", "Check the path.")
+    path = weights_file(path)
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -94,12 +92,17 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def save_weights(
     path: str | Path,
     state_dict: Mapping[str, Tensor],
-    metadata: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
+    **facts: Any,
 ) -> None:
     """Write a state dict as safetensors, atomically; equal content gives equal bytes.
 
-    `metadata` (JSON values) is kept in one entry, because safetensors writes several in
-    an order that changes from call to call.
+    The origin and the facts go into one entry of the file's metadata, as JSON, because
+    safetensors writes several entries in an order that changes from call to call.
+
+    Args:
+        origin: what the weights belong to; see `require_origin`.
+        facts: whatever else readers should know, as JSON values.
 
     Raises:
         BadInput: the folder cannot be written or the disk is full.
@@ -108,30 +111,13 @@ def save_weights(
         name: value.detach().cpu().contiguous().clone()
         for name, value in state_dict.items()
     }
-    header = {"dpcompress": canonical_json(dict(metadata or {}))}
+    if origin is not None:
+        facts["origin"] = origin.model_dump()
     with replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, header)
+            save_file(tensors, temporary, {"dpcompress": canonical_json(facts)})
         except SafetensorError as error:
             raise OSError(first_line(error)) from error
-
-
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What `save_weights` was given as metadata; {} for files of other origin.
-
-    Raises:
-        BadInput: not a safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise BadInput(
-            f"{path} cannot be read as safetensors: {first_line(error)}.",
-            "Write it again with the command that made it.",
-        ) from error
-    metadata = json.loads(header.get("dpcompress", "{}"))
-    return dict(metadata)
 
 
 def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:

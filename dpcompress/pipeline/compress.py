@@ -19,7 +19,8 @@ from dpcompress.importance import (
     worth_scoring,
 )
 from dpcompress.latency import open_engine
-from dpcompress.models import load_model, save_weights
+from dpcompress.models import load_model
+from dpcompress.models.origin import Form
 from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.result import Result
 from dpcompress.pipeline.run import Bars, Run, agree, check_table, no_bars
@@ -171,7 +172,7 @@ class _Compress(Run[Settings]):
                 network, report = fit_merged(
                     self.network, self.plan, self._calibration(), progress=progress
                 )
-            save_weights(self.folder / "fitted.safetensors", network.state_dict())
+            self._save("merged", network, "fitted.safetensors")
             report.write(self.folder / "fit.json")
 
         self.ledger.step(
@@ -206,7 +207,8 @@ class _Compress(Run[Settings]):
                 )
             if merged:
                 without_norms(network)
-            save_weights(self.folder / "finetuned.safetensors", network.state_dict())
+            form: Form = "merged" if merged else "linearized"
+            self._save(form, network, "finetuned.safetensors")
 
         start = ("fitted.safetensors",) if merged else ()
         self.ledger.step(

@@ -21,7 +21,15 @@ from dpcompress.exporters import check_onnx, export
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import linearize, merge, merge_unchecked, trace
 from dpcompress.latency import Store, bench, profile
-from dpcompress.models import load_model, load_weights, save_weights
+from dpcompress.models import (
+    Origin,
+    load_model,
+    load_weights,
+    require_origin,
+    save_weights,
+    weights_digest,
+)
+from dpcompress.models.origin import Form
 from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.pipeline.ledger import Ledger
@@ -155,7 +163,9 @@ class Run(ABC, Generic[S]):
             heldout = evaluate(network, self.data.heldout)
             check_above_chance(heldout, len(self.data.classes))
             test = evaluate(network, self.data.test)
-            save_weights(self.folder / "original.safetensors", network.state_dict())
+            state = network.state_dict()
+            origin = Origin(form="original", original=weights_digest(state))
+            save_weights(self.folder / "original.safetensors", state, origin)
             self._write_json(
                 "original.json",
                 {
@@ -269,13 +279,13 @@ class Run(ABC, Generic[S]):
                 network = expected = self._merged_network(weights)
             else:
                 expected = linearize(self.network, self.plan)
-                load_weights(expected, self.folder / weights)
+                self._load("linearized", expected, weights)
                 network, certificate = merge(expected, images[:_CERTIFICATE_IMAGES])
                 certificate.write(self.folder / "certificate.json")
             data = export(network, self.settings.input, self.settings.batch)
             check = check_onnx(data, expected, images)
             self._write_json("export.json", asdict(check))
-            save_weights(self.folder / "merged.safetensors", network.state_dict())
+            self._save("merged", network, "merged.safetensors")
             write_bytes(self.folder / "compressed.onnx", data)
 
         self.ledger.step(
@@ -370,9 +380,7 @@ class Run(ABC, Generic[S]):
     @cached_property
     def network(self) -> nn.Module:
         """The trained original, in eval mode."""
-        network = self._new_network(None)
-        load_weights(network, self.folder / "original.safetensors")
-        return network.eval()
+        return self._new_network(str(self.folder / "original.safetensors"))
 
     @cached_property
     def blueprint(self) -> Blueprint:
@@ -400,8 +408,22 @@ class Run(ABC, Generic[S]):
 
     def _merged_network(self, weights: str) -> fx.GraphModule:
         network = merge_unchecked(linearize(self.network, self.plan)).float()
-        load_weights(network, self.folder / weights)
+        self._load("merged", network, weights)
         return network
+
+    def _origin(self, form: Form) -> Origin:
+        """The origin of weights that this run makes."""
+        original = weights_digest(self.network.state_dict())
+        return Origin(form=form, original=original, plan=self.plan.digest)
+
+    def _save(self, form: Form, network: nn.Module, file: str) -> None:
+        save_weights(self.folder / file, network.state_dict(), self._origin(form))
+
+    def _load(self, form: Form, network: nn.Module, file: str) -> None:
+        wanted = self._origin(form)
+        path = self.folder / file
+        require_origin(path, form=form, plan=wanted.plan, original=wanted.original)
+        load_weights(network, path)
 
     def _write_json(self, file: str, value: dict[str, Any]) -> None:
         write_text(self.folder / file, json.dumps(value, indent=1) + "\n")

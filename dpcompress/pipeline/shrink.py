@@ -11,7 +11,7 @@ from dpcompress.depthshrinker import Merger, finetune_fading, mask_groups, searc
 from dpcompress.depthshrinker.groups import check_keep
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import trace
-from dpcompress.models import load_model, save_weights
+from dpcompress.models import load_model
 from dpcompress.pipeline.result import Result
 from dpcompress.pipeline.run import Bars, Run, agree, check_table, no_bars
 from dpcompress.report import plot_masks, plot_structure
@@ -138,7 +138,7 @@ class _Shrink(Run[ShrinkSettings]):
                     checkpoint=self.folder / "finetune.checkpoint",
                     progress=progress,
                 )
-            save_weights(self.folder / "finetuned.safetensors", network.state_dict())
+            self._save("linearized", network, "finetuned.safetensors")
 
         self.ledger.step(
             "finetune",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dpcompress.errors import BadInput
-from dpcompress.files import canonical_json, digest, write_bytes
+from dpcompress.files import canonical_json, write_bytes
+from dpcompress.models.origin import weights_digest
 
 
 def state_digest(model: nn.Module) -> str:
-    """Identifies a network: its structure as printed, and every bit of its state."""
-    whole = sha256(re.sub(r" at 0x[0-9a-f]+", "", str(model)).encode())
-    for name, value in sorted(model.state_dict().items()):
-        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        whole.update(raw.numpy().tobytes())
-    return digest(whole.digest())
+    """The digest of a network: its structure as printed, and every bit of its state."""
+    structure = re.sub(r" at 0x[0-9a-f]+", "", str(model))
+    return weights_digest(model.state_dict(), structure)
 
 
 def save_checkpoint(

@@ -6,7 +6,14 @@ import pytest
 
 from dpcompress.blueprint import Limits, Plan, keep_everything
 from dpcompress.graph import trace
-from dpcompress.models import load_model, read_metadata, read_state_dict, save_weights
+from dpcompress.models import (
+    Origin,
+    load_model,
+    read_metadata,
+    read_origin,
+    read_state_dict,
+    save_weights,
+)
 from dpcompress.tables import LatencyTable
 
 
@@ -118,6 +125,48 @@ def test_export_refuses_weights_that_were_not_merged(run, net, files):
     failed = run("export", net, "--plan", plan, "--weights", trained, "-o", target)
     assert failed.code == 4
     assert not target.exists()
+
+
+def test_weights_of_one_plan_are_not_taken_for_another(run, net, files):
+    plan = Plan.from_json((files / "plan.json").read_text())
+    other = Plan.build((0, 1, 3), (1, 3), blueprint=plan.blueprint, input=plan.input)
+    (files / "other.json").write_text(other.to_json())
+    state = read_state_dict(files / "trained.safetensors")
+    tuned, merged = files / "tuned.safetensors", files / "merged.safetensors"
+    origin = Origin(form="linearized", original="12ab", plan=plan.digest)
+    save_weights(tuned, state, origin)
+
+    def merge(plan_file, weights=tuned):
+        asked = ("--plan", files / plan_file, "--weights", weights, "-o", merged)
+        return run("merge", net, *asked)
+
+    failed = merge("other.json")
+    assert failed.code == 4 and not merged.exists()
+    assert plan.digest in failed.err and other.digest in failed.err
+    assert merge("plan.json").code == 0
+    assert read_origin(merged) == origin.model_copy(update={"form": "merged"})
+    assert merge("plan.json", merged).code == 4
+    for plan_file, weights in (("plan.json", tuned), ("other.json", merged)):
+        asked = ("--plan", files / plan_file, "--weights", weights)
+        failed = run("export", net, *asked, "-o", files / "x.onnx")
+        assert failed.code == 4 and plan.digest in failed.err
+    failed = run("export", net, "--weights", tuned, "-o", files / "x.onnx")
+    assert failed.code == 4 and "holds linearized weights" in failed.err
+    assert not (files / "x.onnx").exists()
+
+
+def test_weights_of_a_loop_of_ones_own_are_merged_with_a_word(run, net, files):
+    merged = files / "merged.safetensors"
+    asked = ("merge", net, "--plan", files / "plan.json", "-o", merged, "--weights")
+    done = run(*asked, files / "trained.safetensors")
+    assert done.code == 0 and "could not be checked" in done.err
+    assert read_origin(merged).original is None
+    original = Origin(form="original", original="12ab")
+    state = read_state_dict(files / "trained.safetensors")
+    save_weights(files / "trained.safetensors", state, original)
+    done = run(*asked, files / "trained.safetensors")
+    assert done.code == 0 and "could not be checked" not in done.err
+    assert read_origin(merged).original == "12ab"
 
 
 def test_export_refuses_another_input_size(run, net, files):

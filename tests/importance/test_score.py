@@ -18,7 +18,7 @@ from dpcompress.graph import trace
 from dpcompress.importance import Entry, Finetune, Job, entries, score
 from dpcompress.importance.journal import Journal
 from dpcompress.importance.score import _foreign
-from dpcompress.models import load_model
+from dpcompress.models import load_model, weights_digest
 from dpcompress.tables import ImportanceTable
 from dpcompress.training import Data, Recipe, finetune, state_digest
 from tests.training.networks import small_digits, tiny
@@ -85,6 +85,7 @@ def test_table_says_what_it_was_made_from(trained: Trained, tmp_path: Path) -> N
     header = table.header
     assert header["blueprint"] == trained.blueprint.digest and header["input"] == "3x8x8"
     assert header["model"] == state_digest(trained.model)
+    assert header["original"] == weights_digest(trained.model.state_dict())
     assert json.loads(header["estimator"])["recipe"]["steps"] == 2
     scored = table.frame[table.frame["via"] == -1]
     change = float(header["original_loss"]) - scored["loss"]

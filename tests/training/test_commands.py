@@ -12,7 +12,14 @@ from dpcompress.cli.main import app
 from dpcompress.errors import BadInput, UsageError
 from dpcompress.graph import linearize, merge, trace
 from dpcompress.importance import Entry, plan_of
-from dpcompress.models import load_model, load_weights, save_weights
+from dpcompress.models import (
+    Origin,
+    load_model,
+    load_weights,
+    read_origin,
+    save_weights,
+    weights_digest,
+)
 from dpcompress.tables import ImportanceTable
 from dpcompress.training import Recipe, evaluate, finetune
 from tests.training.networks import small_digits
@@ -80,6 +87,9 @@ def test_finetuned_weights_are_what_merge_takes(
     facts = call("finetune", *trained, "--plan", tmp_path / "plan.json",
                  "--epochs", 2, "-o", output)  # fmt: skip
     assert [p.name for p in tmp_path.iterdir() if "checkpoint" in p.name] == []
+    original = weights_digest(load_model(trained[0], trained[2]).state_dict())
+    origin = Origin(form="linearized", original=original, plan=plan.digest)
+    assert read_origin(output) == origin
     network = linearize(model, plan)
     load_weights(network, output)
     merged, _ = merge(network)
@@ -107,6 +117,11 @@ def test_finetuned_in_merged_form_is_what_export_takes(
     done = call("export", trained[0], "--plan", plan, "--weights", output,
                 "-o", tmp_path / "merged.onnx")  # fmt: skip
     assert done["check"]["max_error"] <= done["check"]["tolerance"]  # type: ignore[index]
+    with pytest.raises(BadInput, match="holds merged weights"):
+        call("merge", trained[0], "--plan", plan, "--weights", output,
+             "-o", tmp_path / "merged.safetensors")  # fmt: skip
+    with pytest.raises(BadInput, match="holds merged weights"):
+        call("score", trained[0], "--weights", output, *trained[3:], "-o", "I.csv")
     with pytest.raises(UsageError, match="--form other"):
         call("finetune", *trained, "--plan", plan, "--form", "other", "-o", output)
 
