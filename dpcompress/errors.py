@@ -1,9 +1,7 @@
-"""Every error that dpcompress raises on purpose.
+"""The errors that dpcompress raises on purpose.
 
-Each carries one sentence (what, where), a remedy and the exit code that the
-command line ends with. Anything else that escapes is a bug.
-
-Valid on Python 3.8: the torch-free runner is shipped with this file.
+Each carries one sentence (what, where), a remedy and the exit code of the command line.
+Anything else that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from typing import Optional
 
 
 class DpcompressError(Exception):
-    """Base of all expected failures.
+    """The base of all expected failures.
 
     Args:
         message: what went wrong and where, one sentence.
@@ -31,7 +29,7 @@ class DpcompressError(Exception):
 
 
 class DpcompressWarning(UserWarning):
-    """Something that does not stop the work but that a user should know."""
+    """A warning for the user, which does not stop the work."""
 
 
 class UsageError(DpcompressError):
@@ -54,6 +52,10 @@ class BadInput(DpcompressError):
     """An input (file, image folder, weights) that cannot be used."""
 
     exit_code = 4
+
+
+class CannotWrite(BadInput):
+    """An output that cannot be written: no such folder, no permission, a full disk."""
 
 
 class BadTable(BadInput):
@@ -97,6 +99,12 @@ class EngineUnavailable(DpcompressError):
     exit_code = 5
 
 
+class MissingPackage(DpcompressError):
+    """An optional package is asked for but not installed."""
+
+    exit_code = 5
+
+
 class TrainingDiverged(DpcompressError):
     """A training loss became infinite or not a number."""
 
@@ -108,5 +116,8 @@ class VerificationFailed(DpcompressError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, without a full stop; else its type's name."""
+    """Return the first line of an error's text, without its full stop.
+
+    An error without a text is given the name of its type.
+    """
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

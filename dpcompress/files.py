@@ -1,4 +1,4 @@
-"""Atomic writes and digests. Standard library only; every room may use it."""
+"""Atomic writes and digests, with the standard library alone."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dpcompress.errors import BadInput
+from dpcompress.errors import CannotWrite
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place at once.
+    """Yield a temporary path beside `path`, and rename it to `path` on success.
 
-    A reader, or a process killed at any moment, sees the old file or the new one,
-    never a part. Parent folders are made.
+    Readers see the old file or the new one, never a part, even if the process is killed.
+    Parent folders are made.
 
     Raises:
-        BadInput: the folder cannot be written or the disk is full.
+        CannotWrite: the folder cannot be written or the disk is full.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         blocked = isinstance(error, FileExistsError | NotADirectoryError)
         reason = f"{path.parent} is no folder" if blocked else error.strerror or error
-        raise BadInput(
+        raise CannotWrite(
             f"{path} cannot be written: {reason}.",
             "Free some space or choose a folder that you may write to.",
         ) from error
@@ -65,18 +65,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
+    """Return `value` as JSON with sorted keys and no spaces: equal values, equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """First 16 hex digits of the SHA-256 of bytes, or of a value as canonical JSON."""
+    """Return 16 hex digits of the SHA-256 of bytes, or of a value as canonical JSON."""
     data = value if isinstance(value, bytes) else canonical_json(value).encode()
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:
-    """`digest` of a file's bytes, read in pieces."""
+    """Return the `digest` of a file's bytes, which are read in pieces."""
     whole = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):

@@ -1,4 +1,5 @@
 import re
+import sys
 import warnings
 
 import pytest
@@ -6,7 +7,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dpcompress.errors import BadInput, DpcompressError, DpcompressWarning, UsageError
+from dpcompress.errors import (
+    BadInput,
+    CannotWrite,
+    DpcompressWarning,
+    MissingPackage,
+    UsageError,
+)
 from dpcompress.models import (
     ModelTransform,
     Origin,
@@ -64,6 +71,13 @@ def test_timm():
         load_model("timm:mobilenetv3_smal_050")
     with pytest.raises(UsageError, match="4 classes"):
         load_model("timm:mobilenetv3_small_050", "default", num_classes=4)
+
+
+def test_without_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingPackage, match="dpcompress\\[timm\\]") as failed:
+        load_model("timm:mobilenetv3_small_050")
+    assert failed.value.exit_code == 5
 
 
 def test_own_file_may_import_its_neighbours(tmp_path):
@@ -236,7 +250,7 @@ def test_absent_weights_and_unwritable_folder(tmp_path):
     with pytest.raises(BadInput, match="no weights file"):
         read_state_dict(tmp_path / "absent.pt")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DpcompressError, match="cannot be written"):
+    with pytest.raises(CannotWrite, match="cannot be written"):
         save_weights(tmp_path / "file" / "w.safetensors", {"a": torch.ones(1)})
 
 

@@ -26,7 +26,7 @@ from dpcompress.cli.shrink import shrink
 from dpcompress.cli.solve import solve
 from dpcompress.cli.store import store
 from dpcompress.errors import (
-    BadInput,
+    CannotWrite,
     DpcompressError,
     DpcompressWarning,
     UsageError,
@@ -98,7 +98,7 @@ def main() -> NoReturn:
         _forget_output()
         sys.exit(
             report(
-                BadInput(
+                CannotWrite(
                     f"{place} cannot be written: {error.strerror}.",
                     "Free some space or choose a folder that you may write to.",
                 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, TypeVar
 
-from dpcompress.errors import EngineUnavailable
+from dpcompress.errors import MissingPackage
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -27,13 +27,13 @@ def run_on_ray(
         foreign: modules that its machines cannot import by name; they are sent along.
 
     Raises:
-        EngineUnavailable: Ray is not installed.
+        MissingPackage: Ray is not installed.
         Exception: what `call` raises.
     """
     try:
         import ray
     except ImportError as error:
-        raise EngineUnavailable(
+        raise MissingPackage(
             "The executor ray needs the package ray, which is not installed.",
             "Install it with: pip install 'dpcompress[ray]'",
         ) from error

@@ -73,7 +73,7 @@ def score(
 
     Raises:
         UsageError: a metric that the estimator does not have.
-        EngineUnavailable: Ray is asked for but not installed.
+        MissingPackage: Ray is asked for but not installed.
         BadInput: classes that do not match, unreadable images or journal.
     """
     estimator = estimator or Finetune()

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dpcompress.errors import BadInput, EngineUnavailable, UsageError, first_line
+from dpcompress.errors import BadInput, MissingPackage, UsageError, first_line
 from dpcompress.models.spec import split_spec, unknown_model
 
 Arguments = dict[str, Any]
@@ -97,7 +97,7 @@ def _timm(name: str) -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise EngineUnavailable(
+        raise MissingPackage(
             f"timm:{name} needs the package timm, which is not installed.",
             "Install it with: pip install 'dpcompress[timm]'",
         ) from error

@@ -40,7 +40,7 @@ def load_model(
         UsageError: unknown model, or arguments that its constructor refuses.
         BadInput: weights that cannot be read or downloaded, that do not fit, or that
             are those of a linearized or merged network.
-        EngineUnavailable: timm is asked for but not installed.
+        MissingPackage: timm is asked for but not installed.
     """
     kind, name = split_spec(spec)
     arguments = dict(model_args or {})

@@ -105,7 +105,7 @@ def save_weights(
         facts: whatever else readers should know, as JSON values.
 
     Raises:
-        BadInput: the folder cannot be written or the disk is full.
+        CannotWrite: the folder cannot be written or the disk is full.
     """
     tensors = {
         name: value.detach().cpu().contiguous().clone()

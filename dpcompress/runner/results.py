@@ -24,7 +24,7 @@ from typing import (
     Union,
 )
 
-from dpcompress.errors import BadInput, BadTable
+from dpcompress.errors import BadInput, BadTable, CannotWrite
 from dpcompress.runner.series import Measurement
 
 FORMAT = "dpcompress results 1"
@@ -162,8 +162,8 @@ class Journal:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _unwritable(self, error: OSError) -> BadInput:
-        return BadInput(
+    def _unwritable(self, error: OSError) -> CannotWrite:
+        return CannotWrite(
             f"{self.path} cannot be written: {error.strerror}.",
             "Free some space or choose another folder; what is finished is kept.",
         )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dpcompress.blueprint import Span
-from dpcompress.errors import BadInput, EngineUnavailable
+from dpcompress.errors import BadInput, MissingPackage
 from dpcompress.graph import trace
 from dpcompress.importance import Finetune, Fit, score
 from dpcompress.models import load_model
@@ -73,5 +73,5 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     from dpcompress.importance.on_ray import run_on_ray
 
-    with pytest.raises(EngineUnavailable, match="dpcompress\\[ray\\]"):
+    with pytest.raises(MissingPackage, match="dpcompress\\[ray\\]"):
         list(run_on_ray(len, ["job"], None, []))

@@ -13,7 +13,7 @@ import warnings
 from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional
 
-from dpcompress.errors import BadInput, DpcompressWarning
+from dpcompress.errors import CannotWrite, DpcompressWarning
 
 FORMAT = "dpcompress timing cache 1"
 
@@ -43,7 +43,7 @@ class TimingCache:
         """Take over, and save, what a build with `config` has added.
 
         Raises:
-            BadInput: the file cannot be written.
+            CannotWrite: the file cannot be written.
         """
         cache = config.get_timing_cache()
         if cache is None:
@@ -94,7 +94,7 @@ class TimingCache:
         except OSError as error:
             with suppress(OSError):
                 os.remove(temporary)
-            raise BadInput(
+            raise CannotWrite(
                 f"The timing cache {self.path} cannot be written: {error.strerror}.",
                 "Name another file in DPCOMPRESS_TIMING_CACHE.",
             ) from error
