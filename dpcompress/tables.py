@@ -24,8 +24,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpcompress.blueprint import Limits
-from dpcompress.errors import BadTable
+from dpcompress.errors import BadTable, UsageError
 from dpcompress.files import digest, write_text
+from dpcompress.runner.target import Target
 
 Floats = NDArray[np.float64]
 
@@ -273,6 +274,29 @@ class LatencyTable(_Table):
         """Those that made its spans candidates, None if unknown."""
         known = {key: self.header.get(key) for key in Limits.model_fields}
         return None if None in known.values() else Limits.model_validate(known)
+
+    @property
+    def target(self) -> Target:
+        """What the table was measured on.
+
+        Raises:
+            BadTable: the header does not say, as in tables of the published layout.
+        """
+        header = self.header
+        try:
+            return Target(
+                engine=header["engine"],
+                device="cuda" if header["device"].startswith("cuda:") else None,
+                precision=header["precision"],
+                threads=int(header["threads"]),
+                batch=int(header["batch"]),
+            )
+        except (KeyError, ValueError, UsageError) as error:
+            raise BadTable(
+                f"the header does not say what it was measured with ({error}).",
+                "Make the table with: dpcompress profile MODEL -o T.csv",
+                path=self.source,
+            ) from error
 
     @property
     def fixed_ms(self) -> float:

@@ -26,7 +26,7 @@ ARROWS = {
     "training": ("models", "settings"),
     "ways": ("blueprint",),
     "onnxio": ("ways", "runner"),
-    "tables": ("blueprint",),
+    "tables": ("blueprint", "runner"),
     "solver": ("tables",),
     "graph": ("blueprint", "algebra"),
     "latency": ("tables", "onnxio"),

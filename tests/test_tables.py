@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpcompress.errors import BadTable
+from dpcompress.runner import Target
 from dpcompress.tables import ImportanceTable, LatencyTable
 
 LATENCY = """# version: 1
@@ -58,7 +59,11 @@ def test_what_the_header_and_rows_say(tmp_path: Path) -> None:
     assert (table.fixed_ms, table.single_layers_ms) == (0.5, 2.5)
     assert (table.e2e_ms, table.original_ms) == (None, 3.0)
     assert table.header["note"] == "a key: of tomorrow"
-    measured = LatencyTable(table.frame, {**table.header, "e2e_ms": 4.25})
+    with pytest.raises(BadTable, match="measured with"):
+        _ = table.target
+    on = {"device": "cuda: X", "precision": "fp16", "threads": 3, "batch": 8}
+    measured = LatencyTable(table.frame, {**table.header, "e2e_ms": 4.25, **on})
+    assert measured.target == Target("onnxruntime", "cuda", "fp16", 3, 8)
     assert (measured.e2e_ms, measured.original_ms) == (4.25, 4.25)
     assert LatencyTable(table.frame.iloc[:2]).original_ms is None
     scores = read(ImportanceTable, IMPORTANCE, tmp_path)

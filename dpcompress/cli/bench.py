@@ -45,18 +45,16 @@ def bench(
       dpcompress bench original.engine merged.engine --engine tensorrt --precision fp16
     """
     from dpcompress.latency import bench
-    from dpcompress.runner import ratio
+    from dpcompress.runner import Target, ratio
 
+    target = Target(engine, device, precision, threads, batch)
     graphs = {name: _read(name, input, batch, engine) for name in networks}
     inputs = {name: _input_of(name, graph) for name, graph in graphs.items()}
     parts: dict[str, dict[str, float]] = {}
     with progress_bar("bench") as progress:
         times = bench(
             graphs,
-            engine=engine,
-            threads=threads,
-            precision=precision,
-            device=device,
+            target,
             progress=progress,
             breakdowns=parts,
         )

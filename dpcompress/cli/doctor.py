@@ -107,12 +107,12 @@ def _torch() -> Finding:
 
 
 def _engines() -> list[Finding]:
-    from dpcompress.latency import ENGINES, open_engine
+    from dpcompress.runner import ENGINES, Target
 
     findings = []
     for name in ENGINES:
         try:
-            version = open_engine(name).identity["engine_version"]
+            version = Target(name).open().identity["engine_version"]
         except DpcompressError as error:
             findings.append(Finding(name, False, error.message, error.remedy))
         else:

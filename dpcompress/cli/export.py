@@ -101,7 +101,7 @@ def export(
         load_weights,
         require_origin,
     )
-    from dpcompress.runner import open_engine
+    from dpcompress.runner import Target
 
     if to not in ("onnx", "tensorrt", "openvino"):
         raise UsageError(
@@ -113,7 +113,8 @@ def export(
         )
     opened: Any = None
     if to != "onnx":  # before the work, not after it
-        opened = open_engine(engine if to == "tensorrt" else to, precision=precision)
+        name = engine if to == "tensorrt" else to
+        opened = Target(name, precision=precision).open()
     arguments = dict(model_args or ())
     network: torch.nn.Module
     if plan is None:

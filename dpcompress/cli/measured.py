@@ -49,7 +49,7 @@ def measured_plan(
     network = load_model(model, None, model_args)
     blueprint = trace(network, times.input)
     times.require(blueprint.digest)
-    batch = int(times.header.get("batch", 1))
+    batch = times.target.batch
     original = merged_onnx(network, keep_everything(blueprint), batch)
     with Store(default_path()) as store, progress_bar("Measure") as progress:
         trials = Trials(network, original, times, store)

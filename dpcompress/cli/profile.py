@@ -128,7 +128,9 @@ def profile(
     from dpcompress.latency import profile as measure_table
     from dpcompress.latency.store import default_path
     from dpcompress.models import default_input, load_model
+    from dpcompress.runner import Target
 
+    target = Target(engine, device, precision, threads, batch)
     torch.manual_seed(0)  # the same graph each time: it need not be measured again
     network = load_model(model, None, dict(model_args or ()))
     shape = input or default_input(model)
@@ -144,9 +146,7 @@ def profile(
                     blueprint,
                     bundle,
                     original=original,
-                    engine=engine,
-                    batch=batch,
-                    precision=precision,
+                    target=target,
                     progress=progress,
                 )
             size = bundle.stat().st_size
@@ -160,11 +160,7 @@ def profile(
             table = measure_table(
                 blueprint,
                 original=original,
-                engine=engine,
-                batch=batch,
-                threads=threads,
-                precision=precision,
-                device=device,
+                target=target,
                 store=known,
                 progress=progress,
             )

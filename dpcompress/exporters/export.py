@@ -15,7 +15,7 @@ from dpcompress.errors import UntraceableModel, VerificationFailed, first_line
 from dpcompress.exporters.check import ExportCheck, check_session
 from dpcompress.onnxio.model import fault, input_shapes, parse
 from dpcompress.onnxio.portable import EXPORTED_OPSET, portable
-from dpcompress.runner import open_engine
+from dpcompress.runner import Target
 
 
 def export(module: nn.Module, input_shape: tuple[int, int, int], batch: int = 1) -> bytes:
@@ -85,7 +85,7 @@ def check_onnx(
             f"The exported file is not valid ONNX: {wrong}.", "Export it again."
         )
     batch = input_shapes(parse(data))["input"][0]
-    return check_session(open_engine(engine).load(data), batch, module, images)
+    return check_session(Target(engine).open().load(data), batch, module, images)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def export_openvino(
     Args:
         onnx: what `export` made of `module` at this batch size.
         path: ends with .xml.
-        engine: as `open_engine` opens it.
+        engine: as `Target.open` starts it.
         images: to compare on, [N, C, H, W].
 
     Raises:

@@ -39,7 +39,7 @@ def export_tensorrt(
 
     Args:
         onnx: what `export` made of `module` at this batch size, in fp32.
-        engine: as `open_engine` opens it, with its precision and options.
+        engine: as `Target.open` starts it, with its precision and options.
         images: to compare on, [N, C, H, W].
 
     Returns:

@@ -1,7 +1,6 @@
 """Latency tables: spans → unique ops → ONNX graphs → measurements, kept and reused."""
 
 from dpcompress.latency.bench import bench
-from dpcompress.latency.engines import ENGINES, engine_of, open_engine
 from dpcompress.latency.profile import profile
 from dpcompress.latency.remote import (
     pack_runner,
@@ -12,11 +11,8 @@ from dpcompress.latency.remote import (
 from dpcompress.latency.store import Store
 
 __all__ = [
-    "ENGINES",
     "Store",
     "bench",
-    "engine_of",
-    "open_engine",
     "pack_runner",
     "profile",
     "table_from_results",

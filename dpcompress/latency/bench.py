@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from dpcompress.latency.engines import open_engine
 from dpcompress.onnxio.precision import in_precision
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
@@ -15,17 +14,15 @@ from dpcompress.runner import (
     Sampling,
     Session,
     Subject,
+    Target,
     compare,
 )
 
 
 def bench(
     networks: Mapping[str, bytes | Path],
+    target: Target,
     *,
-    engine: str = "onnxruntime",
-    threads: int | None = None,
-    precision: str = "fp32",
-    device: str | None = None,
     sampling: Sampling = NETWORKS,
     progress: Progress = silent,
     breakdowns: dict[str, dict[str, float]] | None = None,
@@ -35,20 +32,21 @@ def bench(
     is their paired speed-up.
 
     Args:
+        target: its batch size is not used: each network has its own.
         breakdowns: filled with `Session.breakdown` of each network afterwards.
 
     Raises:
         EngineUnavailable: no such engine, precision or device here.
         BadInput: the engine rejects a network.
     """
-    opened = open_engine(engine, threads=threads, precision=precision, device=device)
+    opened = target.open()
     last: dict[str, Session] = {}
 
     def load(name: str, network: bytes | Path) -> Session:
         if isinstance(network, Path):
             last[name] = opened.load_file(str(network))
         else:
-            last[name] = opened.load(in_precision(network, precision))
+            last[name] = opened.load(in_precision(network, target.precision))
         return last[name]
 
     subjects = [Subject(name, partial(load, name, n)) for name, n in networks.items()]

@@ -12,7 +12,6 @@ import pandas as pd
 from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import digest
-from dpcompress.latency.engines import open_engine
 from dpcompress.latency.frames import READERS, FrameCosts, copies, frames_of, label
 from dpcompress.latency.store import Store
 from dpcompress.latency.workload import (
@@ -34,6 +33,7 @@ from dpcompress.runner import (
     Sampling,
     Session,
     Subject,
+    Target,
     measure,
 )
 from dpcompress.tables import LatencyTable
@@ -43,11 +43,7 @@ def profile(
     blueprint: Blueprint,
     *,
     original: bytes,
-    engine: str = "onnxruntime",
-    batch: int = 1,
-    threads: int | None = None,
-    precision: str = "fp32",
-    device: str | None = None,
+    target: Target,
     sampling: Sampling = OPS,
     store: Store | None = None,
     progress: Progress = silent,
@@ -55,16 +51,15 @@ def profile(
     """T[i,j] of every candidate span of `blueprint` on an engine (Kim et al. 2023, §4).
 
     Args:
-        original: ONNX of the original network at this batch size, norms folded, exported
-            the way that merged networks will be.
-        threads: None takes all cores.
+        original: ONNX of the original network at the target's batch size, norms folded,
+            exported the way that merged networks will be.
         store: what is in it is not timed again; new measurements go into it at once.
 
     Raises:
         EngineUnavailable: no such engine, precision or device here.
         BadInput: the engine rejects the original network or one of its own layers.
     """
-    opened = open_engine(engine, threads=threads, precision=precision, device=device)
+    opened, batch, precision = target.open(), target.batch, target.precision
     most_copies = opened.most_copies
     identity = {**opened.identity, "method": method(most_copies)}
     kept = Store() if store is None else store

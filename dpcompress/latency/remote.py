@@ -17,7 +17,6 @@ from dpcompress import runner
 from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import replacing
-from dpcompress.latency.engines import most_copies
 from dpcompress.latency.profile import build_table
 from dpcompress.latency.workload import (
     Job,
@@ -29,7 +28,7 @@ from dpcompress.latency.workload import (
 )
 from dpcompress.onnxio.precision import in_precision
 from dpcompress.progress import Progress, silent
-from dpcompress.runner import Engine
+from dpcompress.runner import Engine, Target
 from dpcompress.runner.bundle import FORMAT, MANIFEST
 from dpcompress.runner.results import read_results
 from dpcompress.tables import LatencyTable
@@ -42,46 +41,47 @@ def write_bundle(
     path: str | os.PathLike[str],
     *,
     original: bytes,
-    engine: str = "onnxruntime",
-    batch: int = 1,
-    precision: str = "fp32",
+    target: Target,
     progress: Progress = silent,
 ) -> int:
     """Write all that `profile` would time into one zip; returns the number of graphs.
 
-    Same arguments, same bytes. Arguments as of `profile`; `engine` is the one that it is
-    meant for, and need not be here.
+    Same arguments, same bytes. Arguments as of `profile`; the engine of `target` need not
+    be installed here, its device and threads are chosen where the bundle is measured.
     """
-    most = most_copies(engine)
+    most = target.most_copies
     work = jobs(
-        span_ops(blueprint), original, batch, most_copies=most, precision=precision
+        span_ops(blueprint),
+        original,
+        target.batch,
+        most_copies=most,
+        precision=target.precision,
     )
     about = {
         "method": method(most),
         "most_copies": most,
-        "batch": batch,
+        "batch": target.batch,
         "blueprint": blueprint.digest,
         "limits": blueprint.limits.model_dump(),
         "original": network_name(original),
     }
-    return _write(path, about, work, precision, progress)
+    return _write(path, about, work, target.precision, progress)
 
 
 def write_networks(
     networks: Mapping[str, bytes],
     path: str | os.PathLike[str],
     *,
-    batch: int,
-    precision: str = "fp32",
+    target: Target,
     progress: Progress = silent,
 ) -> int:
     """Write whole networks (name → ONNX) into a zip, to be timed side by side elsewhere;
     `read_results` has their times by name."""
     work = {
-        name: Job(partial(in_precision, onnx, precision))
+        name: Job(partial(in_precision, onnx, target.precision))
         for name, onnx in networks.items()
     }
-    return _write(path, {"batch": batch}, work, precision, progress)
+    return _write(path, {"batch": target.batch}, work, target.precision, progress)
 
 
 def _write(

@@ -18,7 +18,6 @@ from dpcompress.importance import (
     score,
     worth_scoring,
 )
-from dpcompress.latency import open_engine
 from dpcompress.models import load_model
 from dpcompress.models.origin import Form
 from dpcompress.pipeline.closed_loop import Loop, close_loop
@@ -54,7 +53,7 @@ def compress(settings: Settings | None, folder: Path, bars: Bars = no_bars) -> R
 def _check(settings: Settings) -> None:
     """Find before the first hour what would otherwise end the run after it."""
     parse_budget(settings.budget, 1.0)
-    open_engine(settings.engine, precision=settings.precision, device=settings.device)
+    settings.target.open()
     network = load_model(settings.model, None, settings.model_args)
     check_table(settings, trace(network, settings.input, settings.limits))
 

@@ -15,7 +15,7 @@ from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.exporters import export
 from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import linearize, merge_unchecked
-from dpcompress.latency import bench, engine_of
+from dpcompress.latency import bench
 from dpcompress.latency.correction import corrected
 from dpcompress.latency.fidelity import CheckRun, Fidelity, spread_plans
 from dpcompress.progress import Progress, silent
@@ -55,12 +55,12 @@ def time_plans(
     Raises:
         EngineUnavailable: that engine is not here.
     """
-    header = latency.header
+    target = latency.target
     networks = {}
     for done, plan in enumerate(plans):
         progress(done, len(plans), "build")
-        networks[str(done)] = merged_onnx(network, plan, int(header["batch"]))
-    times = bench(networks, **engine_of(latency), sampling=sampling, progress=progress)
+        networks[str(done)] = merged_onnx(network, plan, target.batch)
+    times = bench(networks, target, sampling=sampling, progress=progress)
     return [times[str(n)] for n in range(len(plans))]
 
 

@@ -241,11 +241,7 @@ class Run(ABC, Generic[S]):
                     table = profile(
                         self.blueprint,
                         original=(self.folder / "original.onnx").read_bytes(),
-                        engine=settings.engine,
-                        batch=settings.batch,
-                        threads=settings.threads,
-                        precision=settings.precision,
-                        device=settings.device,
+                        target=settings.target,
                         store=store,
                         progress=progress,
                     )
@@ -312,10 +308,7 @@ class Run(ABC, Generic[S]):
                         name: (self.folder / file).read_bytes()
                         for name, file in files.items()
                     },
-                    engine=settings.engine,
-                    threads=settings.threads,
-                    precision=settings.precision,
-                    device=settings.device,
+                    settings.target,
                     progress=progress,
                 )
             network = self._merged_network("merged.safetensors")

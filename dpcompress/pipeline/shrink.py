@@ -15,7 +15,6 @@ from dpcompress.models import load_model
 from dpcompress.pipeline.result import Result
 from dpcompress.pipeline.run import Bars, Run, agree, check_table, no_bars
 from dpcompress.report import plot_masks, plot_structure
-from dpcompress.runner import open_engine
 from dpcompress.settings import ShrinkSettings
 from dpcompress.tables import LatencyTable
 
@@ -40,7 +39,7 @@ def shrink(settings: ShrinkSettings | None, folder: Path, bars: Bars = no_bars) 
 
 def _check(settings: ShrinkSettings) -> None:
     """Find before the first hour what would otherwise end the run after it."""
-    open_engine(settings.engine, precision=settings.precision, device=settings.device)
+    settings.target.open()
     network = load_model(settings.model, None, settings.model_args)
     blueprint = trace(network, settings.input, settings.limits)
     check_keep(mask_groups(blueprint, settings.by), settings.keep, settings.by)

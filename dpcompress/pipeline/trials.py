@@ -9,7 +9,7 @@ from torch import nn
 from dpcompress.blueprint import Plan
 from dpcompress.errors import BadTable
 from dpcompress.files import digest
-from dpcompress.latency import Store, bench, engine_of, open_engine
+from dpcompress.latency import Store, bench
 from dpcompress.pipeline.fidelity import merged_onnx
 from dpcompress.runner import NETWORKS, Measurement, Sampling
 from dpcompress.tables import LatencyTable
@@ -48,14 +48,8 @@ class Trials:
         sampling: Sampling = _SAMPLING,
     ) -> None:
         self._network, self._original, self._store = network, original, store
-        self._sampling, self._engine = sampling, engine_of(table)
-        self._identity = open_engine(
-            self._engine["engine"],
-            threads=self._engine["threads"],
-            precision=self._engine["precision"],
-            device=self._engine["device"],
-        ).identity
-        self._batch = int(table.header["batch"])
+        self._sampling, self._target = sampling, table.target
+        self._identity = self._target.open().identity
         self.then_ms = _original_ms(table, self._identity)
         self.now_ms: float | None = None
 
@@ -63,10 +57,10 @@ class Trials:
         """Milliseconds, end to end, while the original takes what the table says."""
         way = digest([plan.boundaries, plan.activations])
         subject = f"plan {way} of {plan.blueprint} per ms of {digest(self._original)}"
-        known = self._store.get(subject, self._identity, self._batch)
+        known = self._store.get(subject, self._identity, self._target.batch)
         if known is None:
             known = self._measured(plan)
-            self._store.put(subject, self._identity, self._batch, known)
+            self._store.put(subject, self._identity, self._target.batch, known)
         return known.median_ms * self.then_ms
 
     def _measured(self, plan: Plan) -> Measurement:
@@ -74,9 +68,9 @@ class Trials:
         times = bench(
             {
                 "original": self._original,
-                "planned": merged_onnx(self._network, plan, self._batch),
+                "planned": merged_onnx(self._network, plan, self._target.batch),
             },
-            **self._engine,
+            self._target,
             sampling=self._sampling,
         )
         original, planned = times["original"], times["planned"]

@@ -4,14 +4,10 @@ Needs numpy and one engine, so that it can be copied to a board.
 """
 
 from dpcompress.runner.comparison import NETWORKS, Ratio, compare, ratio
-from dpcompress.runner.engine import (
-    ENGINES,
-    Engine,
-    Session,
-    open_engine,
-)
+from dpcompress.runner.engine import ENGINES, Engine, Session
 from dpcompress.runner.sampling import measure
 from dpcompress.runner.series import OPS, Measurement, Sampling, Subject
+from dpcompress.runner.target import Target, open_engine
 
 __all__ = [
     "ENGINES",
@@ -23,6 +19,7 @@ __all__ = [
     "Sampling",
     "Session",
     "Subject",
+    "Target",
     "compare",
     "measure",
     "open_engine",

@@ -14,30 +14,29 @@ from typing import List, Optional, Union
 
 from dpcompress.errors import BadInput, DpcompressError
 from dpcompress.runner.bundle import Bundle
-from dpcompress.runner.engine import ENGINES, open_engine
+from dpcompress.runner.engine import ENGINES
 from dpcompress.runner.results import Journal
 from dpcompress.runner.sampling import measure
 from dpcompress.runner.series import OPS, Sampling, Subject
+from dpcompress.runner.target import Target
 
 
 def time_bundle(
     bundle: Bundle,
     output: str,
+    target: Target,
     *,
-    engine: str = "onnxruntime",
-    threads: Optional[int] = None,
-    precision: str = "fp32",
-    device: Optional[str] = None,
     sampling: Sampling = OPS,
 ) -> int:
-    """Time what `output` does not hold yet; returns how many graphs that was.
+    """Time what `output` does not hold yet; returns how many graphs that was. The batch
+    size is the bundle's, not the target's.
 
     Raises:
         EngineUnavailable: no such engine, precision or device here.
         BadInput: a damaged bundle, or one for another engine, or `output` is of another
             run or cannot be written.
     """
-    opened = open_engine(engine, threads=threads, precision=precision, device=device)
+    opened = target.open()
     if bundle.about.get("most_copies", 1) > opened.most_copies:
         raise BadInput(
             f"{bundle.path} holds copies of cheap ops, which {opened.name} may fuse.",
@@ -114,9 +113,9 @@ def main(arguments: Optional[List[str]] = None) -> None:
     """Exits with the code of the error, if any: see `dpcompress.errors`."""
     options = vars(_parser().parse_args(arguments))
     warnings.showwarning = _warn  # type: ignore[assignment]
-    output = options.pop("output")
+    bundle, output = options.pop("bundle"), options.pop("output")
     try:
-        count = time_bundle(Bundle(options.pop("bundle")), output, **options)
+        count = time_bundle(Bundle(bundle), output, Target(**options))
     except DpcompressError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

@@ -10,7 +10,7 @@ import importlib
 import os
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, Tuple
 
 import numpy as np
 
@@ -86,9 +86,10 @@ ENGINES = {
     "onnxruntime": ("dpcompress.runner.onnxruntime", "OnnxRuntime"),
     "openvino": ("dpcompress.runner.openvino", "OpenVino"),
     "tensorrt": ("dpcompress.runner.tensorrt.engine", "TensorRt"),
+    "torch": ("dpcompress.latency.torch_engine", "Torch"),
 }
-"""Name → module and class. A module imports its engine only when it is opened. Other
-packages may add theirs."""
+"""Name → module and class, imported when the engine is opened. Torch's is not part of
+the runner that is copied to a board, which must do without torch."""
 
 
 @contextmanager
@@ -108,63 +109,34 @@ def working(name: str) -> Iterator[None]:
         ) from error
 
 
-def open_engine(
-    name: str,
-    *,
-    threads: Optional[int] = None,
-    precision: str = "fp32",
-    device: Optional[str] = None,
-) -> Engine:
-    """The engine `name` with `threads` threads (None: all cores of this process).
-
-    Options of its own go into the name: `tensorrt:workspace_mb=512,tactics=internal`.
+def engine_class(name: str) -> Any:
+    """The class of the engine `name`; its constructor takes the keywords threads,
+    precision and device, and the engine's own options as strings.
 
     Raises:
-        UsageError: no such engine or option, or an impossible number of threads.
-        EngineUnavailable: not installed, or without this device or precision.
+        EngineUnavailable: a module that it needs is not installed.
     """
-    name, options = _options(name)
-    make = _class(name)
-    if threads is not None and threads < 1:
-        raise UsageError(f"{threads} threads cannot run anything.", "Ask for 1 or more.")
-    unknown = [option for option in options if option not in make.options]
-    if unknown:
-        raise UsageError(
-            f"{name} has no option {unknown[0]!r}.",
-            f"Choose from: {', '.join(make.options) or 'none'}.",
-        )
-    engine = make(
-        threads=threads or cores(),
-        precision=precision,
-        device=device or make.device,
-        **options,
-    )
-    assert isinstance(engine, Engine)
-    return engine
+    module, found = ENGINES[name]
+    try:
+        return getattr(importlib.import_module(module), found)
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"The engine {name} cannot be loaded: {first_line(error)}.",
+            "Run: pip install dpcompress",
+        ) from error
 
 
-def most_copies(name: str) -> int:
-    """`Engine.most_copies` of an engine, with or without options, that need not be here.
+def parse_engine(text: str) -> Tuple[str, Dict[str, str]]:
+    """'tensorrt:tactics=internal' → ('tensorrt', {'tactics': 'internal'}).
 
     Raises:
-        UsageError: no such engine.
+        UsageError: no such engine, or an option that is not NAME=VALUE.
     """
-    return int(_class(_options(name)[0]).most_copies)
-
-
-def _class(name: str) -> Any:
-    """The engine's class; all take the keywords of `open_engine`."""
+    name, _, rest = text.partition(":")
     if name not in ENGINES:
         raise UsageError(
             f"There is no engine {name!r}.", f"Choose from: {', '.join(ENGINES)}."
         )
-    module, kind = ENGINES[name]
-    return getattr(importlib.import_module(module), kind)
-
-
-def _options(text: str) -> Tuple[str, Dict[str, str]]:
-    """'tensorrt:tactics=internal' → ('tensorrt', {'tactics': 'internal'})."""
-    name, _, rest = text.partition(":")
     options = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")

@@ -17,6 +17,7 @@ from pydantic import (
 from dpcompress.blueprint import Limits
 from dpcompress.blueprint.data import parse
 from dpcompress.errors import UsageError
+from dpcompress.runner import Target
 from dpcompress.settings.recipe import SCORE, Recipe
 
 By = Literal["activation", "block"]
@@ -74,6 +75,11 @@ class RunSettings(BaseModel):
         if self.weights is not None and self.pretrain is not None:
             raise ValueError("give weights or train from scratch, not both")
         return self
+
+    @property
+    def target(self) -> Target:
+        """What networks and their parts are measured on."""
+        return Target(self.engine, self.device, self.precision, self.threads, self.batch)
 
     def seeded(self, seed: int) -> Self:
         """The same run with another seed everywhere."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dpcompress.blueprint.data import parse
 from dpcompress.importance import Finetune
+from dpcompress.runner import Target
 from dpcompress.training import Recipe
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,6 +54,10 @@ class Config(BaseModel):
     tolerance: Annotated[float, Field(gt=0)] = 0.02
     tries: Count = 5
     measure_seconds: Annotated[float, Field(gt=0)] = 8.0
+
+    @property
+    def target(self) -> Target:
+        return Target(self.engine, threads=self.threads, batch=self.batch)
 
 
 def read_config(path: Path) -> Config:

@@ -106,9 +106,7 @@ class Context:
                 table = profile(
                     self.blueprint,
                     original=self.original_onnx,
-                    engine=config.engine,
-                    batch=config.batch,
-                    threads=config.threads,
+                    target=config.target,
                     store=Store(self.folder / "measurements.sqlite"),
                     progress=progress,
                 )
@@ -178,8 +176,7 @@ class Context:
         """Measured, against the original, interleaved."""
         times = bench(
             {"original": self.original_onnx, "other": self.export(shape)},
-            engine=self.config.engine,
-            threads=self.config.threads,
+            self.config.target,
             sampling=replace(NETWORKS, max_seconds=self.config.measure_seconds),
         )
         return ratio(times["original"], times["other"])

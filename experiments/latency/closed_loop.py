@@ -25,7 +25,7 @@ from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import close_loop
 from dpcompress.pipeline.fidelity import merged_onnx
 from dpcompress.pipeline.trials import Trials
-from dpcompress.runner import ratio
+from dpcompress.runner import Target, ratio
 from dpcompress.solver import solve
 from dpcompress.tables import ImportanceTable, LatencyTable
 
@@ -64,16 +64,15 @@ def main() -> None:
     blueprint, original = mobilenet.prepared(
         options.work, options.model, options.size, options.batch
     )
-    settings = {"engine": options.engine, "threads": options.threads}
+    target = Target(options.engine, threads=options.threads, batch=options.batch)
     kept = options.work / f"{options.name}.csv"
     if not kept.exists():
         with mobilenet.store(options.work) as measurements:
             table = profile(
                 blueprint,
                 original=original,
-                batch=options.batch,
+                target=target,
                 store=measurements,
-                **settings,
             )
         calibrate(table, made, blueprint).write(kept)
     table = LatencyTable.read(kept)
@@ -87,7 +86,7 @@ def main() -> None:
             trials = Trials(made, original, table, measurements)
             plan, loop = close_loop(frontier, share * table.e2e_ms, trials)
         networks = {"original": original, "plan": merged_onnx(made, plan, options.batch)}
-        times = bench(networks, **settings)
+        times = bench(networks, target)
         again = ratio(times["plan"], times["original"])
         runs.append(
             {

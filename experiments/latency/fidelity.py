@@ -20,6 +20,7 @@ from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.files import write_bytes, write_text
 from dpcompress.latency import bench, profile
 from dpcompress.latency.fidelity import span_times, spread_plans
+from dpcompress.runner import Target
 from dpcompress.tables import LatencyTable
 
 FITTED = 5
@@ -47,9 +48,7 @@ def main() -> None:
                     table = profile(
                         blueprint,
                         original=onnx,
-                        engine=engine,
-                        batch=batch,
-                        threads=options.threads,
+                        target=Target(engine, threads=options.threads, batch=batch),
                         store=store,
                     )
                 table.write(path)
@@ -83,7 +82,7 @@ def build(work: Path, options) -> None:
 def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -> None:
     from dpcompress.pipeline.fidelity import judge, thorough, write_check
 
-    engine, batch = table.header["engine"], table.header["batch"]
+    engine, batch = table.target.engine, table.target.batch
     times = span_times(blueprint, table)
     plans = []
     files = sorted(work.glob(f"plan??_batch{batch}.onnx"))
@@ -94,8 +93,7 @@ def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -
         plans.append(plan.model_copy(update={"predicted_ms": here_ms}))
     measured = bench(
         {file.stem: file.read_bytes() for file in files},
-        engine=engine,
-        threads=int(table.header["threads"]),
+        table.target,
         sampling=thorough(len(files)),
     )
     order = [measured[file.stem] for file in files]

@@ -25,6 +25,7 @@ import mobilenet
 import numpy as np
 
 from dpcompress.latency import Store, profile
+from dpcompress.runner import Target
 from dpcompress.tables import LatencyTable
 
 PUBLISHED_RUNS = 3000
@@ -72,9 +73,9 @@ def main() -> None:
                 table = profile(
                     blueprint,
                     original=onnx,
-                    engine=options.engine,
-                    batch=options.batch,
-                    threads=options.threads,
+                    target=Target(
+                        options.engine, threads=options.threads, batch=options.batch
+                    ),
                     store=store,
                 )
             seconds[classes] = round(time.perf_counter() - began, 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 import mobilenet
 
 from dpcompress.latency import profile
+from dpcompress.runner import Target
 
 FOLDER = Path(__file__).parents[2] / "latency_tables"
 ENGINES = ("onnxruntime", "openvino")
@@ -67,9 +68,7 @@ def main() -> None:
                     table = profile(
                         blueprint,
                         original=onnx,
-                        engine=engine,
-                        batch=batch,
-                        threads=options.threads,
+                        target=Target(engine, threads=options.threads, batch=batch),
                         store=store,
                     )
                 table.write(FOLDER / f"{names[engine]}.csv")

@@ -19,10 +19,9 @@ import mobilenet
 import numpy as np
 import pandas as pd
 
-from dpcompress.latency import open_engine
 from dpcompress.latency.profile import build_table
 from dpcompress.latency.workload import SpanOps, jobs, network_name, span_ops
-from dpcompress.runner import Measurement
+from dpcompress.runner import Measurement, Target
 from dpcompress.runner.clock import Clock, CoreWait
 
 SESSIONS = 3
@@ -31,7 +30,7 @@ PACE_MS = 1.0
 
 
 def keep(path: Path, ops: SpanOps, onnx: bytes, seconds: float) -> None:
-    engine, wait = open_engine("onnxruntime"), CoreWait()
+    engine, wait = Target().open(), CoreWait()
     clocks = {}
     for subject, job in jobs(ops, onnx, 1, most_copies=engine.most_copies).items():
         graph = job.graph()
@@ -67,7 +66,7 @@ def rows(path: Path, blueprint, ops: SpanOps, onnx: bytes, first: float, session
     for (subject, _), group in windows.groupby(["subject", "session"], sort=False):
         medians[subject].append(median(group["ms"]))
     times = {s: Measurement.of([fmean(m[:sessions])]) for s, m in medians.items()}
-    engine = open_engine("onnxruntime")
+    engine = Target().open()
     table = build_table(
         blueprint,
         ops,

@@ -25,6 +25,7 @@ from dpcompress.latency import (
 )
 from dpcompress.latency.fidelity import spread_plans
 from dpcompress.pipeline.fidelity import judge, merged_onnx, write_check
+from dpcompress.runner import Target
 from dpcompress.runner.results import read_results
 from dpcompress.solver import solve
 from dpcompress.tables import ImportanceTable, LatencyTable
@@ -45,9 +46,7 @@ def ops(options: argparse.Namespace) -> None:
         blueprint,
         options.folder / "ops.zip",
         original=merged_onnx(made, keep_everything(blueprint), options.batch),
-        engine="tensorrt",
-        batch=options.batch,
-        precision=options.precision,
+        target=Target("tensorrt", precision=options.precision, batch=options.batch),
     )
     pack_runner(options.folder / "runner.pyz")
     print(f"{options.folder}: {count} graphs")
@@ -72,8 +71,7 @@ def networks(options: argparse.Namespace) -> None:
     write_networks(
         {n: merged_onnx(made, plan, settings["batch"]) for n, plan in plans.items()},
         options.folder / "networks.zip",
-        batch=settings["batch"],
-        precision=settings["precision"],
+        target=Target("tensorrt", None, settings["precision"], batch=settings["batch"]),
     )
     print(f"{options.folder}: {len(plans)} networks")
 

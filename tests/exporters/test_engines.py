@@ -15,7 +15,7 @@ from dpcompress.errors import BadInput, UsageError, VerificationFailed
 from dpcompress.exporters import export, export_openvino, export_tensorrt
 from dpcompress.exporters.tensorrt import sidecar
 from dpcompress.latency import bench
-from dpcompress.runner import Sampling, open_engine
+from dpcompress.runner import Sampling, Target
 from dpcompress.runner.openvino import OpenVino
 from tests.runner.tensorrt.conftest import host
 
@@ -87,7 +87,7 @@ def test_fp32_is_computed_in_f32_where_bf16_is_the_default(
 def test_openvino_files_give_torchs_outputs(
     graph: bytes, images: torch.Tensor, tmp_path: Path, core: openvino.Core
 ) -> None:
-    engine, path = open_engine("openvino", threads=1), tmp_path / "net.xml"
+    engine, path = Target("openvino", threads=1).open(), tmp_path / "net.xml"
     made = {"engine": engine, "batch": BATCH, "images": images}
     check = export_openvino(graph, path, module=small(), **made)
     assert check.images == 6 and check.max_error <= check.tolerance
@@ -97,7 +97,7 @@ def test_openvino_files_give_torchs_outputs(
     wanted = small()(images[:BATCH]).detach().numpy()
     assert np.allclose(found, wanted, atol=check.tolerance)
     times = bench(
-        {"onnx": graph, "ir": path}, engine="openvino", threads=1, sampling=QUICK
+        {"onnx": graph, "ir": path}, Target("openvino", threads=1), sampling=QUICK
     )
     assert times["ir"].median_ms > 0
     before = path.read_bytes()
@@ -123,7 +123,8 @@ def test_an_engine_file_and_what_is_told_about_it(
     """On the make-believe host of tests/runner/tensorrt/fake.py."""
     monkeypatch.setenv("DPCOMPRESS_TIMING_CACHE", str(tmp_path / "timing"))
     machine = host("11.4.0.106", monkeypatch)
-    engine = open_engine("tensorrt", precision=precision)
+    target = Target("tensorrt", precision=precision)
+    engine = target.open()
     path = tmp_path / "net.engine"
     made = {"engine": engine, "batch": BATCH, "images": images}
     check, times = export_tensorrt(graph, path, module=small(), **made)
@@ -136,8 +137,7 @@ def test_an_engine_file_and_what_is_told_about_it(
     parts: dict[str, dict[str, float]] = {}
     bench(
         {"file": path, "onnx": graph},
-        engine="tensorrt",
-        precision=precision,
+        target,
         sampling=QUICK,
         breakdowns=parts,
     )
@@ -148,7 +148,7 @@ def test_an_engine_file_and_what_is_told_about_it(
     assert path.read_bytes() == before
     machine.gpu = "Other GPU"
     with pytest.raises(BadInput, match="built for another machine: device Imaginary"):
-        bench({"file": path}, engine="tensorrt", precision=precision)
+        bench({"file": path}, target)
 
 
 def test_a_file_of_another_engine_is_told() -> None:

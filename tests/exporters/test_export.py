@@ -11,7 +11,7 @@ from dpcompress.errors import (
 )
 from dpcompress.exporters import check_onnx, export
 from dpcompress.models import load_model
-from dpcompress.runner import open_engine
+from dpcompress.runner import Target
 
 SHAPE = (3, 8, 8)
 
@@ -98,7 +98,7 @@ def test_check_counts_every_image(exported):
     assert 0 < check.max_error <= check.tolerance == 1e-4 * check.max_output
     assert net.training and net[3].training
     wanted = net.eval()(images(10)).detach().numpy()
-    session = open_engine("onnxruntime", threads=1).load(exported)
+    session = Target(threads=1).open().load(exported)
     found = session.infer({"input": images(10)[:4].numpy()})["output"]
     assert np.allclose(found, wanted[:4], atol=check.tolerance)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dpcompress.errors import EngineUnavailable
-from dpcompress.latency import Store, open_engine, profile
-from dpcompress.runner import Engine, Sampling, Session
+from dpcompress.latency import Store, profile
+from dpcompress.runner import Engine, Sampling, Session, Target
 from dpcompress.runner.engine import working
 from tests.latency.test_profile import chain, network
 
@@ -23,9 +23,8 @@ class Vanishing(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, left: float) -> None:
-        self.real = open_engine("onnxruntime", threads=1)
-        self.left = left
+    def __init__(self, real: Engine, left: float) -> None:
+        self.real, self.left = real, left
 
     @property
     def identity(self) -> dict[str, str]:
@@ -51,18 +50,18 @@ class Vanishing(Engine):
 def test_what_was_measured_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blueprint = chain(2, 8)
+    blueprint, real = chain(2, 8), Target(threads=1).open()
 
     def make(left: float) -> int:
-        engine = Vanishing(left)
-        monkeypatch.setattr(PROFILE, "open_engine", lambda *args, **options: engine)
+        engine = Vanishing(real, left)
+        monkeypatch.setattr(Target, "open", lambda target: engine)
         with Store(tmp_path / "kept.sqlite") as store:
             before = len(store)
             try:
                 profile(
                     blueprint,
                     original=network(blueprint, 1),
-                    threads=1,
+                    target=Target(threads=1),
                     sampling=QUICK,
                     store=store,
                 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dpcompress.latency import Store, profile
-from dpcompress.runner import Measurement, measure
+from dpcompress.runner import Measurement, Target, measure
 from tests.latency.test_profile import chain, network
 
 PROFILE = import_module("dpcompress.latency.profile")
@@ -20,11 +20,11 @@ BLUEPRINT = chain(4, 8)
 CODE = """
 import sys
 from dpcompress.latency import Store, profile
-from dpcompress.runner import Sampling
+from dpcompress.runner import Sampling, Target
 from tests.latency.test_killed import BLUEPRINT, network
 slow = Sampling(precision=0, min_rounds=10**6, max_rounds=10**6, max_seconds=1e6)
-profile(BLUEPRINT, original=network(BLUEPRINT, 1), threads=1, sampling=slow,
-        store=Store(sys.argv[1]))
+profile(BLUEPRINT, original=network(BLUEPRINT, 1), target=Target(threads=1),
+        sampling=slow, store=Store(sys.argv[1]))
 """
 
 
@@ -61,7 +61,12 @@ def test_sigkill_loses_at_most_the_round_in_flight(
 
     monkeypatch.setattr(PROFILE, "measure", watched)
     with Store(path) as store:
-        profile(BLUEPRINT, original=network(BLUEPRINT, 1), threads=1, store=store)
+        profile(
+            BLUEPRINT,
+            original=network(BLUEPRINT, 1),
+            target=Target(threads=1),
+            store=store,
+        )
     assert sum(earlier.values()) == kept
     # All subjects take part in most rounds: each had its share of what was kept.
     assert min(earlier.values()) > 0

@@ -9,7 +9,7 @@ from dpcompress.errors import BadInput
 from dpcompress.latency import Store, bench, profile
 from dpcompress.latency.profile import original_rows
 from dpcompress.onnxio.write import Graph, add_op
-from dpcompress.runner import NETWORKS, Engine, Sampling, Session, measure
+from dpcompress.runner import NETWORKS, Engine, Sampling, Session, Target, measure
 from dpcompress.runner.onnxruntime import OnnxRuntime
 from dpcompress.tables import LatencyTable
 from dpcompress.ways.program import span_op
@@ -44,8 +44,7 @@ def quick_table() -> LatencyTable:
     return profile(
         small_residual(),
         original=network(chain(1), 1),
-        batch=1,
-        threads=1,
+        target=Target(threads=1),
         sampling=QUICK,
     )
 
@@ -94,7 +93,7 @@ def test_measures_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             profile(
                 chain(depth, 8),
                 original=network(chain(depth, 8), 1),
-                threads=1,
+                target=Target(threads=1),
                 sampling=QUICK,
                 store=store,
             )
@@ -109,7 +108,7 @@ def test_measures_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_layer_that_the_engine_rejects_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    opened = PROFILE.open_engine("onnxruntime", threads=1)
+    opened = Target(threads=1).open()
 
     class Picky(Engine):
         name, identity = "picky", {"engine": "picky"}
@@ -122,12 +121,12 @@ def test_a_layer_that_the_engine_rejects_is_named(
         refused = b""
 
     engine = Picky()
-    monkeypatch.setattr(PROFILE, "open_engine", lambda *args, **options: engine)
+    monkeypatch.setattr(Target, "open", lambda target: engine)
     blueprint = chain(3, 8)
     original = network(blueprint, 1)
 
     def make() -> LatencyTable:
-        return profile(blueprint, original=original, sampling=QUICK)
+        return profile(blueprint, original=original, target=Target(), sampling=QUICK)
 
     # The shapes of kernels are attributes of the graph: (0, 3] is the only 7×7.
     engine.refused = bytes([0x40, 7, 0x40, 7])
@@ -143,7 +142,9 @@ def test_a_layer_that_the_engine_rejects_is_named(
 def test_the_sum_predicts_a_network_that_was_not_measured() -> None:
     """A table of 4 layers predicts the network with its two middle layers merged."""
     blueprint = chain(4)
-    latency = profile(blueprint, original=network(blueprint, 4), batch=4, threads=1)
+    latency = profile(
+        blueprint, original=network(blueprint, 4), target=Target(threads=1, batch=4)
+    )
     graph = Graph("merged", 4)
     tensor = graph.input(blueprint.input)
     predicted_ms = latency.fixed_ms
@@ -156,7 +157,7 @@ def test_the_sum_predicts_a_network_that_was_not_measured() -> None:
         "original": network(blueprint, 4),
         "merged": graph.finish({tensor: blueprint.input}),
     }
-    times = bench(networks, threads=1)
+    times = bench(networks, Target(threads=1))
     # How well is for experiments/latency; this finds a frame or a call counted twice.
     assert predicted_ms == pytest.approx(times["merged"].median_ms, rel=0.4)
 
@@ -172,5 +173,5 @@ def test_whole_networks_are_loaded_as_often_as_sessions_take_turns(
 
     monkeypatch.setattr(OnnxRuntime, "load", spy)
     sampling = replace(NETWORKS, max_rounds=5, min_rounds=5)
-    bench({"original": network(chain(2), 1)}, threads=1, sampling=sampling)
+    bench({"original": network(chain(2), 1)}, Target(threads=1), sampling=sampling)
     assert len({*map(id, loaded)}) == NETWORKS.sessions > 1

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,7 @@ import pytest
 
 from dpcompress.errors import BadInput
 from dpcompress.latency import pack_runner, profile, table_from_results, write_bundle
-from dpcompress.runner import Measurement, Sampling
+from dpcompress.runner import Measurement, Sampling, Target
 from dpcompress.runner.__main__ import time_bundle
 from dpcompress.runner.bundle import Bundle
 from dpcompress.runner.results import Journal, read_results
@@ -31,7 +32,7 @@ class Block(importlib.abc.MetaPathFinder):
         top = name.split(".")[0]
         here = name.startswith("dpcompress.") and name.split(".")[1]
         known = top in sys.stdlib_module_names or top in sys.builtin_module_names
-        if here and here not in ("errors", "runner", "__init__"):
+        if here and here not in ("errors", "runner", "version"):
             raise ImportError(f"{name} is not part of the runner")
         if not known and top not in ("numpy", "onnxruntime", "dpcompress", "__main__"):
             raise ImportError(f"{name} is not installed here")
@@ -45,17 +46,20 @@ runpy.run_path(file, run_name="__main__")
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     path = tmp_path / "bundle.zip"
-    write_bundle(BLUEPRINT, path, original=network(BLUEPRINT, 2), batch=2)
+    write_bundle(BLUEPRINT, path, original=network(BLUEPRINT, 2), target=Target(batch=2))
     return path
 
 
 def test_a_bundle_gives_the_rows_that_profile_gives(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    count = time_bundle(Bundle(bundle), str(results), threads=1, sampling=QUICK)
+    count = time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
     assert count == len(Bundle(bundle).entries)
     there = table_from_results(BLUEPRINT, results)
     here = profile(
-        BLUEPRINT, original=network(BLUEPRINT, 2), batch=2, threads=1, sampling=QUICK
+        BLUEPRINT,
+        original=network(BLUEPRINT, 2),
+        target=Target(threads=1, batch=2),
+        sampling=QUICK,
     )
     same = ["start", "stop", "op", "signature", "samples"]
     assert there.frame[same].equals(here.frame[same])
@@ -67,10 +71,10 @@ def test_a_bundle_gives_the_rows_that_profile_gives(bundle: Path, tmp_path: Path
 
 def test_same_work_same_bytes_and_small(bundle: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.zip"
-    write_bundle(BLUEPRINT, again, original=network(BLUEPRINT, 2), batch=2)
+    write_bundle(BLUEPRINT, again, original=network(BLUEPRINT, 2), target=Target(batch=2))
     assert again.read_bytes() == bundle.read_bytes()
     wide = tmp_path / "wide.zip"
-    write_bundle(chain(2, 256), wide, original=b"", batch=1)
+    write_bundle(chain(2, 256), wide, original=b"", target=Target())
     with zipfile.ZipFile(wide) as opened:
         weights = sum(info.file_size for info in opened.infolist())
     assert weights > 10e6 and wide.stat().st_size < weights / 20
@@ -115,13 +119,13 @@ def test_the_packed_runner_needs_numpy_and_an_engine_only(
 def test_goes_on_after_a_torn_line(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     opened = Bundle(bundle)
-    time_bundle(opened, str(results), threads=1, sampling=QUICK)
+    time_bundle(opened, str(results), Target(threads=1), sampling=QUICK)
     whole = results.read_text().splitlines(keepends=True)
     cut = next(i for i, line in enumerate(whole) if "median_ms" in line) + 3
     results.write_text("".join(whole[:cut]) + whole[cut][:30])
     with pytest.raises(BadInput, match="lacks"):
         table_from_results(BLUEPRINT, results)
-    count = time_bundle(opened, str(results), threads=1, sampling=QUICK)
+    count = time_bundle(opened, str(results), Target(threads=1), sampling=QUICK)
     assert count == len(opened.entries) - 3
     assert results.read_text().splitlines(keepends=True)[:cut] == whole[:cut]
     assert read_results(results).times.keys() == {e.subject for e in opened.entries}
@@ -130,16 +134,16 @@ def test_goes_on_after_a_torn_line(bundle: Path, tmp_path: Path) -> None:
 def test_a_header_that_was_cut_off_is_written_again(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     results.write_text('{"format": "dpcomp')
-    time_bundle(Bundle(bundle), str(results), threads=1, sampling=QUICK)
+    time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
     assert len(table_from_results(BLUEPRINT, results).frame) == 3
 
 
 def test_results_of_something_else_are_refused(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    time_bundle(Bundle(bundle), str(results), threads=1, sampling=QUICK)
+    time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
     before = results.read_bytes()
     with pytest.raises(BadInput, match="engine differ"):
-        time_bundle(Bundle(bundle), str(results), threads=2, sampling=QUICK)
+        time_bundle(Bundle(bundle), str(results), Target(threads=2), sampling=QUICK)
     with pytest.raises(BadInput, match="another network"):
         table_from_results(chain(3, 8), results)
     assert results.read_bytes() == before
@@ -147,7 +151,7 @@ def test_results_of_something_else_are_refused(bundle: Path, tmp_path: Path) -> 
 
 def test_damaged_results_name_the_line(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    time_bundle(Bundle(bundle), str(results), threads=1, sampling=QUICK)
+    time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
     lines = results.read_text().splitlines()
     some = ("{", "[1]", '{"subject": "x"}', '{"median_ms": 1}', '{"windows_ms": 1}')
     for damaged in some:
@@ -190,7 +194,7 @@ def test_damaged_bundles_are_refused(bundle: Path, tmp_path: Path) -> None:
 
 def test_a_rejected_layer_is_named(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    time_bundle(Bundle(bundle), str(results), threads=1, sampling=QUICK)
+    time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     table = table_from_results(BLUEPRINT, results)
     long = table.frame.query("start == 0 and stop == 2")["signature"].item()
@@ -238,10 +242,10 @@ def test_no_copies_where_the_engine_may_fuse_them(
     host("10.16.1.11", monkeypatch)
     results = str(tmp_path / "results.jsonl")
     with pytest.raises(BadInput, match="tensorrt may fuse.*--engine tensorrt --bundle"):
-        time_bundle(Bundle(bundle), results, engine="tensorrt", sampling=QUICK)
+        time_bundle(Bundle(bundle), results, Target("tensorrt"), sampling=QUICK)
     single, original = tmp_path / "single.zip", network(BLUEPRINT, 2)
-    settings = {"engine": "tensorrt:cuda_graph=2", "batch": 2}
-    write_bundle(BLUEPRINT, single, original=original, **settings)
+    target = Target("tensorrt:cuda_graph=2", batch=2)
+    write_bundle(BLUEPRINT, single, original=original, target=target)
 
     def outputs(path: Path) -> list[int]:
         opened = Bundle(path)
@@ -249,10 +253,9 @@ def test_no_copies_where_the_engine_may_fuse_them(
         return [len(onnx.load_from_string(opened.graph(f)).graph.output) for f in ops]
 
     assert {*outputs(single)} == {1} and max(outputs(bundle)) > 1
-    engine = str(settings["engine"])
-    time_bundle(Bundle(single), results, engine=engine, sampling=QUICK)
+    time_bundle(Bundle(single), results, target, sampling=QUICK)
     there = table_from_results(BLUEPRINT, results)
-    here = profile(BLUEPRINT, original=original, sampling=QUICK, **settings)
+    here = profile(BLUEPRINT, original=original, target=target, sampling=QUICK)
     assert there.header["method"] == here.header["method"] == "framed-4, most copies 1"
     assert there.header.keys() == here.header.keys()
 
@@ -266,26 +269,18 @@ def test_fp16_goes_into_the_graphs_and_notes_into_the_header(
     host("10.16.1.11", monkeypatch)
     bundle, results = tmp_path / "half.zip", tmp_path / "results.jsonl"
     original = network(BLUEPRINT, 2)
-    engine = "tensorrt:cuda_graph=2"
-    write_bundle(
-        BLUEPRINT, bundle, original=original, engine=engine, batch=2, precision="fp16"
-    )
+    target = Target("tensorrt:cuda_graph=2", precision="fp16", batch=2)
+    write_bundle(BLUEPRINT, bundle, original=original, target=target)
     opened = Bundle(bundle)
     assert opened.about["graphs"] == "float16"
+    full = replace(target, precision="fp32")
     with pytest.raises(BadInput, match="written in fp16, not fp32"):
-        time_bundle(opened, str(tmp_path / "full.jsonl"), engine=engine, sampling=QUICK)
-    time_bundle(opened, str(results), engine=engine, precision="fp16", sampling=QUICK)
+        time_bundle(opened, str(tmp_path / "full.jsonl"), full, sampling=QUICK)
+    time_bundle(opened, str(results), target, sampling=QUICK)
     there = table_from_results(BLUEPRINT, results)
-    assert there.header["engine"] == engine
+    assert there.header["engine"] == target.engine
     assert there.header["precision"] == "fp16"
     assert there.header["sm_clock_mhz"] == there.header["clocks"] == "unknown"
-    here = profile(
-        BLUEPRINT,
-        original=original,
-        engine=engine,
-        precision="fp16",
-        batch=2,
-        sampling=QUICK,
-    )
+    here = profile(BLUEPRINT, original=original, target=target, sampling=QUICK)
     assert here.header.keys() == there.header.keys()
     assert here.frame["op"].equals(there.frame["op"])

@@ -14,16 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 from dpcompress.blueprint import Span, candidates
 from dpcompress.errors import BadInput, EngineUnavailable
 from dpcompress.exporters import export
-from dpcompress.latency import bench, open_engine, profile
+from dpcompress.latency import bench, profile
 from dpcompress.latency.frames import framed_graph
 from dpcompress.latency.torch_engine import check_precision
 from dpcompress.models import load_model
 from dpcompress.onnxio.write import ACTIVATIONS
-from dpcompress.runner import Engine, Sampling
+from dpcompress.runner import Engine, Sampling, Target
 from dpcompress.ways.program import span_op
 from tests.latency.networks import small_residual
 from tests.latency.test_profile import chain, network
 
+TARGET = Target("torch", threads=1)
 QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
 
 
@@ -35,7 +36,7 @@ def same_as_onnx_runtime(data: bytes, engine: Engine, tolerance: float = 1e-4) -
         )
         for i in onnx.load_from_string(data).graph.input
     }
-    wanted = open_engine("onnxruntime", threads=1).load(data).infer(inputs)
+    wanted = Target(threads=1).open().load(data).infer(inputs)
     found = engine.load(data).infer(inputs)
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
@@ -45,7 +46,7 @@ def same_as_onnx_runtime(data: bytes, engine: Engine, tolerance: float = 1e-4) -
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return open_engine("torch", threads=1)
+    return Target("torch", threads=1).open()
 
 
 @pytest.mark.slow
@@ -109,7 +110,7 @@ def test_windows_with_any_padding(operator, pads, kernel, strides) -> None:
     if operator == "AveragePool":
         attributes["count_include_pad"] = 1
     data = one_node(operator, [2, 3, 7, 8], *constants, pads=pads, **attributes)
-    same_as_onnx_runtime(data, open_engine("torch", threads=1))
+    same_as_onnx_runtime(data, Target("torch", threads=1).open())
 
 
 def test_shapes_and_means(engine: Engine) -> None:
@@ -147,23 +148,21 @@ def test_threads_come_back(engine: Engine) -> None:
 def test_profile_and_bench_take_it() -> None:
     blueprint = chain(2, 8)
     original = network(blueprint, 1)
-    made = profile(
-        blueprint, original=original, engine="torch", threads=1, sampling=QUICK
-    )
+    made = profile(blueprint, original=original, target=TARGET, sampling=QUICK)
     spans = set(zip(made.frame["start"], made.frame["stop"], strict=True))
     assert made.header["engine"] == "torch" and spans == {*candidates(blueprint)}
     assert made.header["engine_version"] == torch.__version__
-    times = bench({"it": original}, engine="torch", threads=1, sampling=QUICK)
+    times = bench({"it": original}, TARGET, sampling=QUICK)
     assert times["it"].median_ms > 0
 
 
 def test_what_it_cannot_do() -> None:
     for precision in ("bf16", "int3"):
         with pytest.raises(EngineUnavailable, match=precision):
-            open_engine("torch", precision=precision)
+            Target("torch", precision=precision).open()
     if not torch.cuda.is_available():
         with pytest.raises(EngineUnavailable, match="no CUDA device"):
-            open_engine("torch", device="cuda")
+            Target("torch", device="cuda").open()
 
 
 def test_the_precision_is_measured() -> None:
@@ -184,11 +183,15 @@ def test_the_runner_alone_has_no_torch() -> None:
     code = """
 import sys
 sys.modules["torch"] = None
-from dpcompress.runner.__main__ import main
-from dpcompress.runner import ENGINES
-assert "torch" not in ENGINES and "onnxruntime" in ENGINES
-import dpcompress.latency
-assert "torch" in ENGINES
+import dpcompress.runner.__main__
+from dpcompress.errors import EngineUnavailable
+from dpcompress.runner import Target
+try:
+    Target("torch").open()
+except EngineUnavailable as error:
+    assert "pip install" in error.remedy
+else:
+    raise SystemExit("it did not notice")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -198,7 +201,7 @@ assert "torch" in ENGINES
     ("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 2e-2), ("bf16", 1e-1)]
 )
 def test_on_the_gpu(precision: str, tolerance: float) -> None:
-    engine = open_engine("torch", precision=precision, device="cuda")
+    engine = Target("torch", "cuda", precision).open()
     assert engine.identity["device"].startswith("cuda: ")
     merged = candidates(small_residual())[Span(0, 1)]
     data = framed_graph(span_op(small_residual(), merged, True), 2, 3)

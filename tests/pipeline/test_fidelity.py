@@ -10,7 +10,7 @@ from dpcompress.errors import EngineUnavailable
 from dpcompress.graph import trace
 from dpcompress.latency import profile
 from dpcompress.pipeline.fidelity import check_table, judge, merged_onnx, write_check
-from dpcompress.runner import Measurement, Sampling
+from dpcompress.runner import Measurement, Sampling, Target
 from dpcompress.tables import LatencyTable
 
 QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
@@ -23,7 +23,9 @@ def test_builds_measures_and_reports_whole_networks(tmp_path: Path) -> None:
     network = torch.nn.Sequential(*layers).eval()
     blueprint = trace(network, (3, 16, 16))
     original = merged_onnx(network, keep_everything(blueprint), 2)
-    table = profile(blueprint, original=original, batch=2, threads=1, sampling=QUICK)
+    table = profile(
+        blueprint, original=original, target=Target(threads=1, batch=2), sampling=QUICK
+    )
     same, found = check_table(network, blueprint, table, 2, sampling=QUICK)
     # There are two plans: one convolution, or both.
     assert {run.boundaries for run in found.runs} == {(0, 2), (0, 1, 2)}

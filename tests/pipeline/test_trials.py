@@ -13,7 +13,7 @@ from dpcompress.graph import trace
 from dpcompress.latency import Store, profile
 from dpcompress.pipeline.fidelity import merged_onnx
 from dpcompress.pipeline.trials import Trials
-from dpcompress.runner import NETWORKS, Sampling
+from dpcompress.runner import NETWORKS, Sampling, Target
 from dpcompress.tables import LatencyTable
 
 QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
@@ -27,7 +27,9 @@ def made() -> tuple[nn.Module, Blueprint, bytes, LatencyTable]:
     network = nn.Sequential(*layers).eval()
     blueprint = trace(network, (16, 32, 32))
     original = merged_onnx(network, keep_everything(blueprint), 4)
-    table = profile(blueprint, original=original, batch=4, threads=1, sampling=QUICK)
+    table = profile(
+        blueprint, original=original, target=Target(threads=1, batch=4), sampling=QUICK
+    )
     return network, blueprint, original, table
 
 

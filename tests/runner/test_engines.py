@@ -8,8 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dpcompress.errors import BadInput, EngineUnavailable, UsageError
-from dpcompress.latency import ENGINES, open_engine
-from dpcompress.runner import Engine
+from dpcompress.runner import ENGINES, Engine, Target
 
 WEIGHT = np.random.default_rng(0).standard_normal((5, 3, 1, 1)).astype(np.float32)
 
@@ -38,7 +37,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param != "tensorrt":
         pytest.importorskip(request.param)
     try:
-        return open_engine(request.param, threads=1)
+        return Target(request.param, threads=1).open()
     except EngineUnavailable as error:
         pytest.skip(str(error))
 
@@ -85,11 +84,15 @@ def test_rejects_garbage_and_open_shapes(engine: Engine) -> None:
 
 def test_wrong_wishes() -> None:
     with pytest.raises(UsageError, match="onnxruntime"):
-        open_engine("abacus")
+        Target("abacus")
     with pytest.raises(UsageError, match="0 threads"):
-        open_engine("onnxruntime", threads=0)
+        Target(threads=0)
+    with pytest.raises(UsageError, match="batch of 0"):
+        Target(batch=0)
+    with pytest.raises(UsageError, match="no option 'speed'"):
+        Target("onnxruntime:speed=11").open()
     with pytest.raises(EngineUnavailable, match="int3"):
-        open_engine("onnxruntime", precision="int3")
+        Target(precision="int3").open()
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
@@ -98,9 +101,9 @@ def test_a_missing_engine_says_what_to_install(name: str) -> None:
 import sys
 sys.modules[{name!r}] = None
 from dpcompress.errors import EngineUnavailable
-from dpcompress.runner import open_engine
+from dpcompress.runner import Target
 try:
-    open_engine({name!r})
+    Target({name!r}).open()
 except EngineUnavailable as error:
     assert "pip install" in error.remedy
 else:

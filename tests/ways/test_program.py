@@ -9,7 +9,7 @@ from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.errors import BadInput
 from dpcompress.latency.frames import framed_graph
 from dpcompress.onnxio.write import ACTIVATIONS, Graph, plain_graph
-from dpcompress.runner import open_engine
+from dpcompress.runner import Target
 from dpcompress.ways.program import Program, Step, activation_is_free, span_op
 from tests.latency.networks import mobilenet_v2, small_residual
 
@@ -76,7 +76,7 @@ def test_only_a_clamp_of_a_conv_is_free() -> None:
 @pytest.mark.parametrize("act", ["relu6", "silu"])
 def test_every_graph_runs_and_has_the_right_shape(act: str) -> None:
     blueprint = small_residual(act)
-    engine = open_engine("onnxruntime", threads=1)
+    engine = Target(threads=1).open()
     for span, merged in candidates(blueprint).items():
         for flag in (False, True):
             op = span_op(blueprint, merged, flag)
@@ -103,7 +103,7 @@ def test_activations_compute_what_torch_does(act: str) -> None:
     shape = (3, 5, 7)
     graph = Graph(act, 2)
     output = graph.step(Step("act", (0,), shape, act=act), [graph.input(shape)])
-    session = open_engine("onnxruntime", threads=1).load(graph.finish({output: shape}))
+    session = Target(threads=1).open().load(graph.finish({output: shape}))
     x = torch.linspace(-8, 8, 2 * 3 * 5 * 7).reshape(2, *shape)
     (found,) = session.infer({"input0": x.numpy()}).values()
     if act == "prelu":
@@ -134,7 +134,7 @@ def test_what_may_follow_a_conv(kind: str) -> None:
         ),
     }[kind]
     output = graph.step(step, [graph.input((2, 4, 6))])
-    session = open_engine("onnxruntime").load(graph.finish({output: step.shape}))
+    session = Target().open().load(graph.finish({output: step.shape}))
     (found,) = session.infer({"input0": x.numpy()}).values()
     torch.testing.assert_close(torch.from_numpy(found), wanted)
 

@@ -1,0 +1,82 @@
+"""What a time is measured on: engine, device, precision, threads and batch size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from dpcompress.errors import UsageError
+from dpcompress.runner.engine import Engine, cores, engine_class, parse_engine
+
+
+@dataclass(frozen=True)
+class Target:
+    """An engine and how it runs.
+
+    engine: a name in `ENGINES`, with options of its own after a colon, as in
+        "tensorrt:workspace_mb=512,tactics=internal".
+    device: "cpu" or "cuda"; None takes the engine's usual one.
+    precision: numbers that the engine computes in, such as "fp32" and "fp16".
+    threads: threads of the engine; None takes all cores of this process.
+    batch: images per inference.
+
+    Raises:
+        UsageError: no such engine, or less than one thread or image.
+    """
+
+    engine: str = "onnxruntime"
+    device: Optional[str] = None
+    precision: str = "fp32"
+    threads: Optional[int] = None
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        parse_engine(self.engine)
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(
+                f"{self.threads} threads cannot run anything.", "Ask for 1 or more."
+            )
+        if self.batch < 1:
+            raise UsageError(
+                f"There is no batch of {self.batch} images.", "Ask for 1 or more."
+            )
+
+    @property
+    def most_copies(self) -> int:
+        """`Engine.most_copies` of the engine, which need not be installed here."""
+        return int(engine_class(parse_engine(self.engine)[0]).most_copies)
+
+    def open(self) -> Engine:
+        """Start the engine with these settings.
+
+        Raises:
+            UsageError: the engine has no such option.
+            EngineUnavailable: not installed, or without this device or precision.
+        """
+        name, options = parse_engine(self.engine)
+        make = engine_class(name)
+        unknown = [option for option in options if option not in make.options]
+        if unknown:
+            raise UsageError(
+                f"{name} has no option {unknown[0]!r}.",
+                f"Choose from: {', '.join(make.options) or 'none'}.",
+            )
+        engine = make(
+            threads=self.threads or cores(),
+            precision=self.precision,
+            device=self.device or make.device,
+            **options,
+        )
+        assert isinstance(engine, Engine)
+        return engine
+
+
+def open_engine(
+    name: str,
+    *,
+    threads: Optional[int] = None,
+    precision: str = "fp32",
+    device: Optional[str] = None,
+) -> Engine:
+    """Start an engine: `Target.open` for a target whose batch size does not matter."""
+    return Target(name, device, precision, threads).open()
