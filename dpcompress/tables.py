@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dpcompress.blueprint import Limits
+from dpcompress.blueprint import Blueprint, Limits, Span
 from dpcompress.errors import BadTable, UsageError
 from dpcompress.files import digest, write_text
 from dpcompress.runner.target import Target
@@ -31,12 +31,44 @@ from dpcompress.runner.target import Target
 Floats = NDArray[np.float64]
 
 VERSION = "1"
+MERGE = "merge"
 MAX_BYTES = 512 * 2**20
 MAX_POSITION = 100_000
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_WAY = re.compile(r"[a-z][a-z0-9_.:/-]{0,63}", re.ASCII)
+
+
+class Key(NamedTuple):
+    """What is timed: layers start+1 .. stop, run in one way, with an activation at their
+    end or without."""
+
+    start: int
+    stop: int
+    way: str
+    act_stop: bool
+
+    @property
+    def span(self) -> Span:
+        return Span(self.start, self.stop)
+
+
+class ScoreKey(NamedTuple):
+    """What is scored: layers start+1 .. stop, run in one way, with an activation before
+    them and at their end, or without."""
+
+    start: int
+    stop: int
+    way: str
+    act_start: bool
+    act_stop: bool
+
+    @property
+    def key(self) -> Key:
+        """The key of the latency that belongs to it."""
+        return Key(self.start, self.stop, self.way, self.act_stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +90,11 @@ class _Table:
     """The column that a solver reads."""
     ALIASES: ClassVar[dict[str, str]]
     """Columns of the published layout → ours."""
-    OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("way",)
+    NUMERIC: ClassVar[tuple[str, ...]]
+    """Columns in which a cell that is no number is a fault."""
+    TEXT: ClassVar[tuple[str, ...]] = ("way",)
+    """Columns that stay text whatever their cells look like."""
     IGNORED: ClassVar[frozenset[str]] = frozenset({"", "id", "breaks"})
 
     def __post_init__(self) -> None:
@@ -73,7 +109,8 @@ class _Table:
         if frame.index.name != "line":
             frame = frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name="line"))
         checked = self._checked(frame)
-        rest = {str(name): frame[name] for name in frame if name not in checked}
+        known = {*checked, "way"}  # which is not kept where all rows merge
+        rest = {str(name): frame[name] for name in frame if name not in known}
         frame = pd.DataFrame(checked | rest, index=frame.index)
         keys = [key for key in self.KEYS if key in frame]
         self._refuse(frame, frame.duplicated(keys), keys[-1], "the row is there twice")
@@ -91,7 +128,14 @@ class _Table:
             fault = f"positions run from 0 to {MAX_POSITION}"
             self._refuse(frame, outside, column, fault)
         self._refuse(frame, stop <= start, "stop", "a span stops after its start")
-        return {"start": start, "stop": stop}
+        known: dict[str, Any] = {"start": start, "stop": stop}
+        if "way" in frame:
+            ways = frame["way"].tolist()
+            strange = [not (isinstance(w, str) and _WAY.fullmatch(w)) for w in ways]
+            self._refuse(frame, strange, "way", "a way is a name such as merge")
+            if set(ways) != {MERGE}:
+                known["way"] = ways
+        return known
 
     def _numbers(self, frame: pd.DataFrame, column: str) -> Floats:
         values = pd.to_numeric(frame[column], errors="coerce")
@@ -118,6 +162,13 @@ class _Table:
         self, fault: str, column: str | None = None, row: int | None = None
     ) -> BadTable:
         return _bad(self.source, fault, row, column)
+
+    def _cells(self, column: str) -> list[Any]:
+        """The cells of a column; those of `way` also where it is not written."""
+        if column == "way" and "way" not in self.frame:
+            return [MERGE] * len(self.frame)
+        cells: list[Any] = self.frame[column].tolist()
+        return cells
 
     @property
     def depth(self) -> int:
@@ -194,7 +245,9 @@ class _Table:
         cls, name: str, cells: list[str], lines: list[int], source: str
     ) -> list[Any] | pd.Series:
         """Cells as numbers where the column must hold some, or where all look so."""
-        if name in cls._numeric():
+        if name in cls.TEXT:
+            return cells
+        if name in cls.NUMERIC:
             for line, cell in zip(lines, cells, strict=True):
                 if cell == "" and name in cls.OPTIONAL:
                     continue
@@ -208,41 +261,27 @@ class _Table:
             return [float(c) if c else math.nan for c in cells]
         return cells
 
-    @classmethod
-    def _numeric(cls) -> tuple[str, ...]:
-        return (*cls.KEYS, cls.VALUE)
-
 
 class LatencyTable(_Table):
-    """T[i,j] of Kim et al. 2023: one row per measured span.
+    """T[i,j] of Kim et al. 2023: one row per measured span and way.
 
     Columns: start, stop, latency_ms, spread_ms (standard deviation or half-width, same
     unit), op (key of the measured op, "" if unknown), samples (0 if unknown), optionally
-    act_stop: 1 or 0 where the row holds only with or without the activation that closes
-    the span, blank where it holds for both.
+    way ("merge" where the column is absent) and act_stop: 1 or 0 where the row holds only
+    with or without the activation that closes the span, blank where it holds for both.
     """
 
-    KEYS = ("start", "stop", "act_stop")
+    KEYS = ("start", "stop", "way", "act_stop")
     VALUE = "latency_ms"
-    OPTIONAL = ("act_stop",)
+    OPTIONAL = ("way", "act_stop")
+    NUMERIC = ("start", "stop", "act_stop", "latency_ms", "spread_ms", "samples")
+    TEXT = ("way", "op")
     ALIASES: ClassVar[dict[str, str]] = {
         "st": "start",
         "end": "stop",
         "time": "latency_ms",
         "stdev": "spread_ms",
     }
-
-    @classmethod
-    def _numeric(cls) -> tuple[str, ...]:
-        return (*cls.KEYS, cls.VALUE, "spread_ms", "samples")
-
-    @classmethod
-    def _column(
-        cls, name: str, cells: list[str], lines: list[int], source: str
-    ) -> list[Any] | pd.Series:
-        if name == "op":
-            return cells
-        return super()._column(name, cells, lines, source)
 
     def _checked(self, frame: pd.DataFrame) -> dict[str, Any]:
         known = super()._checked(frame)
@@ -261,13 +300,37 @@ class LatencyTable(_Table):
 
     def _closing(self, frame: pd.DataFrame, known: dict[str, Any]) -> pd.Series[Any]:
         said = frame["act_stop"].notna().to_numpy()
-        spans = pd.MultiIndex.from_arrays([known["start"], known["stop"]])
+        names = [name for name in ("start", "stop", "way") if name in known]
+        spans = pd.MultiIndex.from_arrays([known[name] for name in names])
         clash = said & spans.isin(spans[~said])
         fault = "another row of the span holds for both flags"
         self._refuse(frame, clash, "act_stop", fault)
         flags = pd.Series(pd.NA, frame.index, dtype="Int64")
         flags[said] = self._flags(frame[said], "act_stop")
         return flags
+
+    def times(self) -> dict[Key, float]:
+        """Milliseconds by key, in order; a row for both flags gives two keys."""
+        flags: list[tuple[bool, ...]] = [(False, True)] * len(self.frame)
+        if "act_stop" in self.frame:
+            said = self.frame["act_stop"]
+            flags = [(False, True) if pd.isna(b) else (bool(b),) for b in said]
+        columns = ("start", "stop", "way", "latency_ms")
+        rows = zip(*map(self._cells, columns), flags, strict=True)
+        return {
+            Key(start, stop, way, flag): ms
+            for start, stop, way, ms, both in rows
+            for flag in both
+        }
+
+    def span_times(self, blueprint: Blueprint) -> dict[Span, float]:
+        """Milliseconds of every merged span, in order, closed by an activation where the
+        original network `blueprint` has one."""
+        return {
+            key.span: ms
+            for key, ms in self.times().items()
+            if key.way == MERGE and key.act_stop == blueprint.has_activation(key.stop)
+        }
 
     @property
     def limits(self) -> Limits | None:
@@ -311,13 +374,10 @@ class LatencyTable(_Table):
 
     @property
     def single_layers_ms(self) -> float | None:
-        """Sum of the rows of length 1, with activation where the table distinguishes;
+        """Sum over the single layers, with activation where the table distinguishes;
         None if one is missing."""
-        single = self.frame[self.frame["stop"] - self.frame["start"] == 1]
-        single = single.drop_duplicates("start", keep="last")
-        if len(single) < self.depth:
-            return None
-        return math.fsum(single["latency_ms"])
+        single = {k.stop: ms for k, ms in self.times().items() if _is_layer(k)}
+        return math.fsum(single.values()) if len(single) == self.depth else None
 
     @property
     def original_ms(self) -> float | None:
@@ -332,12 +392,14 @@ class LatencyTable(_Table):
 class ImportanceTable(_Table):
     """I[i,j,a,b] of Kim et al. 2023, final: normalised and extended.
 
-    Columns: start, stop, act_start (a), act_stop (b), importance, and free metrics.
+    Columns: start, stop, act_start (a), act_stop (b), importance, optionally way ("merge"
+    where the column is absent), and free metrics.
     Flag 0 is for positions that have no activation in the original network.
     """
 
-    KEYS = ("start", "stop", "act_start", "act_stop")
+    KEYS = ("start", "stop", "way", "act_start", "act_stop")
     VALUE = "importance"
+    NUMERIC = ("start", "stop", "act_start", "act_stop", "importance")
     ALIASES: ClassVar[dict[str, str]] = {
         "st": "start",
         "end": "stop",
@@ -353,6 +415,13 @@ class ImportanceTable(_Table):
         known["importance"] = self._numbers(frame, "importance")
         return known
 
+    def scores(self) -> dict[ScoreKey, float]:
+        """Importances by key, in order."""
+        flags = (map(bool, self._cells(name)) for name in ("act_start", "act_stop"))
+        spans = map(self._cells, ("start", "stop", "way"))
+        rows = zip(*spans, *flags, self._cells("importance"), strict=True)
+        return {ScoreKey(*key): value for *key, value in rows}
+
     @cached_property
     def linear_positions(self) -> frozenset[int]:
         """Positions without an activation in the original: those with a flag of 0."""
@@ -360,6 +429,10 @@ class ImportanceTable(_Table):
         stops = frame["stop"][frame["act_stop"] == 0]
         starts = frame["start"][(frame["act_start"] == 0) & (frame["start"] > 0)]
         return frozenset(map(int, {*stops, *starts}))
+
+
+def _is_layer(key: Key) -> bool:
+    return key.stop - key.start == 1 and key.way == MERGE
 
 
 def _bad(

@@ -30,7 +30,7 @@ ARROWS = {
     "solver": ("tables",),
     "graph": ("blueprint", "algebra"),
     "latency": ("tables", "onnxio"),
-    "importance": ("tables", "graph", "training"),
+    "importance": ("solver", "graph", "training"),
     "depthshrinker": ("solver", "graph", "training"),
     "exporters": ("files", "onnxio"),
     "report": ("tables",),

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from dpcompress.graph import trace
-from dpcompress.latency.profile import original_rows
 from dpcompress.latency.workload import METHOD, span_ops
 from dpcompress.models import load_model
 from dpcompress.runner import ENGINES
@@ -71,7 +70,7 @@ def test_is_of_the_network_that_it_names(model: str) -> None:
             spans = {*zip(frame["start"], frame["stop"], strict=True)}
             assert spans == {tuple(span) for span, _ in ops}
             assert {*frame["signature"]} == {op.signature for op in ops.values()}
-            assert len(original_rows(blueprint, frame)) == blueprint.depth
+            assert {*table.span_times(blueprint)} == {span for span, _ in ops}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dpcompress.errors import BadTable
 from dpcompress.runner import Target
-from dpcompress.tables import ImportanceTable, LatencyTable
+from dpcompress.tables import ImportanceTable, Key, LatencyTable, ScoreKey
 
 LATENCY = """# version: 1
 # engine: onnxruntime
@@ -183,6 +183,52 @@ def test_a_span_has_a_latency_for_both_flags_or_for_each(
             read(LatencyTable, text, tmp_path)
 
 
+def test_a_blank_flag_and_an_absent_one_hold_for_both(tmp_path: Path) -> None:
+    text = "start,stop,latency_ms,act_stop\n0,1,1,\n1,2,2,0\n1,2,3,1\n"
+    times = read(LatencyTable, text, tmp_path).times()
+    merge = [Key(0, 1, "merge", False), Key(0, 1, "merge", True)]
+    merge += [Key(1, 2, "merge", False), Key(1, 2, "merge", True)]
+    assert times == dict(zip(merge, [1, 1, 2, 3], strict=True))
+    table = read(LatencyTable, LATENCY, tmp_path)
+    assert table.times()[Key(0, 2, "merge", True)] == 2.25
+    assert table.times()[Key(0, 2, "merge", False)] == 2.25
+    scores = read(ImportanceTable, IMPORTANCE, tmp_path).scores()
+    assert list(scores) == [
+        ScoreKey(0, 1, "merge", True, False),
+        ScoreKey(0, 1, "merge", True, True),
+        ScoreKey(1, 2, "merge", False, True),
+    ]
+    assert list(scores.values()) == [-0.01, -0.02, 0.125]
+
+
+def test_rows_of_several_ways(tmp_path: Path) -> None:
+    text = "start,stop,way,latency_ms,act_stop\n"
+    text += "0,1,merge,3,\n0,1,narrow:48,2,0\n0,1,narrow:48,2.5,1\n"
+    table = read(LatencyTable, text, tmp_path)
+    assert table.times() == {
+        Key(0, 1, "merge", False): 3.0,
+        Key(0, 1, "merge", True): 3.0,
+        Key(0, 1, "narrow:48", False): 2.0,
+        Key(0, 1, "narrow:48", True): 2.5,
+    }
+    assert table.single_layers_ms == 3.0
+    assert read(LatencyTable, table.to_csv(), tmp_path).to_csv() == table.to_csv()
+    for more in ("0,1,narrow:48,1,\n", "0,1,narrow:48,1,1\n", "0,1,,1,\n", "0,1,7,1,\n"):
+        with pytest.raises(BadTable, match="way|act_stop"):
+            read(LatencyTable, text + more, tmp_path)
+
+
+def test_ways_are_written_only_where_there_are_several(tmp_path: Path) -> None:
+    merge = LATENCY.replace("stop,", "stop,way,").replace(",1,", ",1,merge,", 1)
+    merge = merge.replace("0,2,2", "0,2,merge,2").replace("1,2,1", "1,2,merge,1")
+    plain = read(LatencyTable, LATENCY, tmp_path)
+    assert read(LatencyTable, merge, tmp_path).to_csv() == plain.to_csv()
+    scores = IMPORTANCE.replace("stop,act", "stop,way,act").replace("0,1,1", "0,1,drop,1")
+    scores = scores.replace("1,2,0", "1,2,merge,0")
+    found = read(ImportanceTable, scores, tmp_path)
+    assert [key.way for key in found.scores()] == ["drop", "drop", "merge"]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\n\n", b"# version: 1\n", b"\xff\xfe", b"a\0b", b"start\n" * 9]
 )
@@ -202,6 +248,7 @@ PIECES = st.one_of(
     st.sampled_from(IMPORTANCE.splitlines(keepends=True)),
     st.sampled_from(["st,end,time,stdev\n", "st,end,st_act,end_act,imp\n"]),
     st.sampled_from(["start,stop,latency_ms,act_stop\n", "9" * 400, "\n0,1,1,1\n"]),
+    st.sampled_from(["start,stop,way,latency_ms\n", "\n0,1,drop,1\n", ",merge,"]),
     st.text(max_size=8),
 )
 

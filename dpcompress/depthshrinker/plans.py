@@ -10,7 +10,7 @@ from dpcompress.blueprint import Blueprint, Plan, candidates
 from dpcompress.depthshrinker.groups import Group, block_edges
 from dpcompress.errors import BadTable
 from dpcompress.solver.stage1 import SpanCosts, Stretch, span_costs, stretches
-from dpcompress.tables import LatencyTable
+from dpcompress.tables import MERGE, Key, LatencyTable
 
 MOST_GROWTH = 3.0
 """A whole block, inverted or not, takes up to about twice its multiply-accumulates when
@@ -36,7 +36,7 @@ class Merger:
         self.costs = _sizes(blueprint) if latency is None else span_costs(latency)
 
     @cached_property
-    def _ways(self) -> dict[tuple[int, int, int], list[Stretch]]:
+    def _ways(self) -> dict[Key, list[Stretch]]:
         depth = self.blueprint.depth
         pairs = [(i, j) for i in range(depth) for j in range(i + 1, depth + 1)]
         return stretches(self.costs, pairs)
@@ -49,7 +49,7 @@ class Merger:
         closed = self.blueprint.has_activation
         found = []
         for start, stop in zip(ends, ends[1:], strict=False):
-            ways = self._ways.get((start, stop, int(closed(stop))))
+            ways = self._ways.get(Key(start, stop, MERGE, closed(stop)))
             if ways is None:
                 source = self.latency.source if self.latency else "the network"
                 raise BadTable(
@@ -83,7 +83,7 @@ class Merger:
             and not blueprint.has_activation(span.stop)
         ]
         every = (*kept, *added)
-        time = [self.costs[i, j, int(j in every)][0] for i, j in plan.spans]
+        time = [self.costs[Key(i, j, MERGE, j in every)][0] for i, j in plan.spans]
         return Plan.build(
             plan.boundaries,
             every,
@@ -136,9 +136,9 @@ def _sizes(blueprint: Blueprint) -> SpanCosts:
     spans = candidates(blueprint)
     most = 1 + sum(merged.macs for merged in spans.values())
     return {
-        (span.start, span.stop, flag): (1 + merged.macs / most,)
+        Key(*span, MERGE, flag): (1 + merged.macs / most,)
         for span, merged in spans.items()
         if not any(span.start < edge < span.stop for edge in edges)
         if span.length == 1 or merged.macs <= MOST_GROWTH * merged.parts_macs
-        for flag in (0, 1)
+        for flag in (False, True)
     }

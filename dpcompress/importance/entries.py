@@ -7,6 +7,7 @@ from math import inf
 
 from dpcompress.blueprint import Blueprint, Plan, Span, candidates
 from dpcompress.importance.protocol import Entry
+from dpcompress.solver.stage1 import fastest_stretches
 from dpcompress.tables import LatencyTable
 
 
@@ -38,28 +39,21 @@ def worth_scoring(blueprint: Blueprint, latency: LatencyTable) -> list[Span]:
     Where T_opt[i,m] + T[m,j] is no slower than T[i,j] for an m in between, the merged
     network has a boundary at m anyway, and an activation there costs nothing.
     """
-    frame, times = latency.frame, {}
-    said = frame["act_stop"].fillna(-1) if "act_stop" in frame else [-1] * len(frame)
-    rows = zip(frame["start"], frame["stop"], said, frame["latency_ms"], strict=True)
-    for start, stop, flag, latency_ms in rows:
-        if flag in (-1, int(blueprint.has_activation(stop))):
-            times[start, stop] = latency_ms
-    best: dict[tuple[int, int], float] = {}
-    worth = []
-    for start in range(blueprint.depth):
-        for stop in range(start + 1, blueprint.depth + 1):
-            split = min(
-                (
-                    best[start, m] + times.get((m, stop), inf)
-                    for m in range(start + 1, stop)
-                ),
-                default=inf,
-            )
-            whole = times.get((start, stop), inf)
-            best[start, stop] = min(whole, split)
-            if whole < split or stop - start == 1:
-                worth.append(Span(start, stop))
-    return sorted(candidates(blueprint).keys() & set(worth))
+    times = latency.span_times(blueprint)
+    best = fastest_stretches(times)
+
+    def is_worth(span: Span) -> bool:
+        """Whether the span is a single layer or faster than all its splits."""
+        if span.length == 1:
+            return True
+        splits = (
+            best[Span(span.start, m)].latency_ms + times[Span(m, span.stop)]
+            for m in range(span.start + 1, span.stop)
+            if Span(span.start, m) in best and Span(m, span.stop) in times
+        )
+        return span in times and times[span] < min(splits, default=inf)
+
+    return sorted(filter(is_worth, candidates(blueprint)))
 
 
 def plan_of(blueprint: Blueprint, entry: Entry) -> Plan:

@@ -98,16 +98,6 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> float:
     return float((x * y).sum() / ties) if ties else float("nan")
 
 
-def span_times(blueprint: Blueprint, latency: LatencyTable) -> dict[Span, float]:
-    """T[i,j] of every span whose closing activation is as in the original."""
-    frame = latency.frame
-    if "act_stop" in frame:
-        closed = frame["stop"].map(blueprint.has_activation).astype("Int64")
-        frame = frame[frame["act_stop"].fillna(closed) == closed]
-    rows = zip(frame["start"], frame["stop"], frame["latency_ms"], strict=True)
-    return {Span(int(i), int(j)): float(ms) for i, j, ms in rows}
-
-
 def spread_plans(
     blueprint: Blueprint, latency: LatencyTable, count: int, seed: int = 0
 ) -> list[Plan]:
@@ -118,7 +108,7 @@ def spread_plans(
     proportional to exp(−coldness · latency), exactly, by a backward recursion; warm draws
     are slow plans, cold ones fast.
     """
-    times = span_times(blueprint, latency)
+    times = latency.span_times(blueprint)
     rng = np.random.default_rng(seed)
     scale = blueprint.depth / sum(times[Span(i, i + 1)] for i in range(blueprint.depth))
     fastest = _Walk(times, blueprint.depth, 1e6 * scale).draw(rng)

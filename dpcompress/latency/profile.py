@@ -191,7 +191,8 @@ def _table(
     batch: int,
     rejected: Mapping[str, BadInput],
 ) -> LatencyTable:
-    singles_ms = math.fsum(original_rows(blueprint, rows)["latency_ms"])
+    times = LatencyTable(rows).span_times(blueprint)
+    singles_ms = math.fsum(ms for span, ms in times.items() if span.length == 1)
     limits = blueprint.limits
     header: dict[str, object] = {
         **identity,
@@ -209,12 +210,3 @@ def _table(
     if rejected:
         header["rejected_ops"] = "; ".join(sorted(rejected))
     return LatencyTable(rows, {key: str(value) for key, value in header.items()})
-
-
-def original_rows(blueprint: Blueprint, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of single layers, each with or without activation as in the original."""
-    single = rows[rows["stop"] - rows["start"] == 1]
-    if "act_stop" not in rows:
-        return single
-    closed = single["stop"].map(blueprint.has_activation).astype("Int64")
-    return single[single["act_stop"].fillna(closed) == closed]

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from dpcompress.blueprint import Blueprint, MergedSpan, candidates
 from dpcompress.errors import UsageError
 from dpcompress.solver.stage1 import span_costs
-from dpcompress.tables import LatencyTable
+from dpcompress.tables import MERGE, Key, LatencyTable
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A cost of every (start, stop, act_stop) that a plan must keep within `at_most`.
+    """A cost of every span that a plan must keep within `at_most`.
 
     The plan's cost is the sum over its spans, or their largest where `peak` is set. A
     span without a cost is not available.
     """
 
     name: str
-    costs: Mapping[tuple[int, int, int], float]
+    costs: Mapping[Key, float]
     at_most: float
     peak: bool = False
 
@@ -29,7 +29,7 @@ class Limit:
         for key, cost in self.costs.items():
             if not 0 <= cost < math.inf:
                 raise UsageError(
-                    f"The {self.name} of span {key[:2]} is {cost}.",
+                    f"The {self.name} of span {tuple(key.span)} is {cost}.",
                     "A cost is finite and not negative.",
                 )
         if math.isnan(self.at_most):
@@ -94,9 +94,9 @@ def _of_spans(
     peak: bool = False,
 ) -> Limit:
     costs = {
-        (*span, flag): float(cost(merged))
+        Key(*span, MERGE, flag): float(cost(merged))
         for span, merged in candidates(blueprint).items()
-        for flag in (0, 1)
+        for flag in (False, True)
     }
     return Limit(name, costs, at_most, peak)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dpcompress.solver.constraints import Forced, Limit
 from dpcompress.solver.stage1 import Costs, SpanCosts, stretches
-from dpcompress.tables import ImportanceTable
+from dpcompress.tables import MERGE, ImportanceTable, Key
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -98,20 +98,23 @@ def build(
     sums = [limit for limit in limits if limit.adds_up]
     available = _available(spans, limits, forced)
     depth = importance.depth
-    columns = ("start", "stop", "act_start", "act_stop", "importance")
-    rows = list(
-        zip(*(importance.frame[column].tolist() for column in columns), strict=True)
-    )
+    rows = [
+        (key.start, key.stop, int(key.act_start), int(key.act_stop), value)
+        for key, value in importance.scores().items()
+        if key.way == MERGE
+    ]
     rows = [r for r in rows if forced.allows_stretch(r[0], r[1], r[3])]
     ways = stretches(available, ((r[0], r[1]) for r in rows))
-    rows = _on_the_way(depth, [r for r in rows if (r[0], r[1], r[3]) in ways])
+    rows = _on_the_way(depth, [r for r in rows if _key(r) in ways])
     rows.sort(key=lambda r: (r[1], r[3], r[0], r[2]))
-    edges = [(r, way.boundaries) for r in rows for way in ways[r[0], r[1], r[3]]]
+    edges = [(r, way.boundaries) for r in rows for way in ways[_key(r)]]
     width = max((len(cuts) - 1 for _, cuts in edges), default=1)
     parts = np.zeros((len(edges), width, 1 + len(sums)))
     for e, (row, cuts) in enumerate(edges):
         for q, (start, stop) in enumerate(zip(cuts, cuts[1:], strict=False)):
-            parts[e, q] = available[start, stop, row[3] if stop == row[1] else 0]
+            parts[e, q] = available[
+                Key(start, stop, MERGE, stop == row[1] and bool(row[3]))
+            ]
     return Graph(
         depth,
         np.array([2 * r[0] + r[2] for r, _ in edges], dtype=np.int64),
@@ -125,9 +128,9 @@ def build(
 
 def _available(spans: SpanCosts, limits: Sequence[Limit], forced: Forced) -> SpanCosts:
     """The spans that no decision excludes and that no limit is too small for."""
-    kept: dict[tuple[int, int, int], Costs] = {}
+    kept: dict[Key, Costs] = {}
     for key, cost in spans.items():
-        if not forced.allows_span(key[0], key[1]):
+        if not forced.allows_span(key.start, key.stop):
             continue
         if all(limit.costs.get(key, np.nan) <= limit.at_most for limit in limits):
             kept[key] = (*cost, *(limit.costs[key] for limit in limits if limit.adds_up))
@@ -135,6 +138,10 @@ def _available(spans: SpanCosts, limits: Sequence[Limit], forced: Forced) -> Spa
 
 
 Row = tuple[int, int, int, int, float]
+
+
+def _key(row: Row) -> Key:
+    return Key(row[0], row[1], MERGE, bool(row[3]))
 
 
 def _on_the_way(depth: int, rows: list[Row]) -> list[Row]:

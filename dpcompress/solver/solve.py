@@ -168,13 +168,9 @@ def check_way_through(
     spans: SpanCosts, latency: LatencyTable, importance: ImportanceTable
 ) -> None:
     """Name the gap in the tables if there is no way from 0 to L even without limits."""
-    rows = importance.frame
-    flags = zip(
-        rows["start"], rows["stop"], rows["act_start"], rows["act_stop"], strict=True
-    )
-    ways = {(int(i), int(a), int(j), int(b)) for i, j, a, b in flags}
+    ways = {(i, int(a), j, int(b)) for i, j, _, a, b in importance.scores()}
     for table, steps in (
-        (latency, {(i, 0, j, 0) for i, j, _ in spans}),
+        (latency, {(i, 0, j, 0) for i, j, _, _ in spans}),
         (importance, {(i, 0, j, 0) for i, _, j, _ in ways}),
         (importance, ways),
     ):

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from dpcompress.blueprint import Span
-from dpcompress.tables import LatencyTable
+from dpcompress.tables import MERGE, Key, LatencyTable
 
 Costs = tuple[float, ...]
-SpanCosts = Mapping[tuple[int, int, int], Costs]
-"""(start, stop, act_stop) → costs of the merged convolution, one per resource."""
+SpanCosts = Mapping[Key, Costs]
+"""Costs of a span, one per resource; keys of other ways than "merge" are no parts of
+stretches."""
 
 
 class Stretch(NamedTuple):
@@ -30,43 +31,36 @@ class Stretch(NamedTuple):
         return self.costs[0]
 
 
-def fastest(latency: LatencyTable, act_stop: int = 1) -> dict[Span, Stretch]:
+def fastest(latency: LatencyTable, act_stop: bool = True) -> dict[Span, Stretch]:
     """T_opt[i,j] of every span in `latency`, with the boundaries that give it.
 
     Args:
         act_stop: whether an activation closes the span, where the table distinguishes.
     """
     costs = span_costs(latency)
-    rows = [Span(i, j) for i, j, b in costs if b == act_stop]
-    found = stretches(costs, rows)
-    return {span: found[(*span, act_stop)][0] for span in rows}
+    keys = [key for key in costs if key.act_stop == act_stop and key.way == MERGE]
+    found = stretches(costs, (key.span for key in keys))
+    return {key.span: found[key][0] for key in keys}
 
 
-def span_costs(latency: LatencyTable) -> dict[tuple[int, int, int], Costs]:
-    """The table's latencies by (start, stop, act_stop)."""
-    frame = latency.frame
-    flags = (
-        frame["act_stop"].fillna(-1).tolist()
-        if "act_stop" in frame
-        else [-1] * len(frame)
-    )
-    costs: dict[tuple[int, int, int], Costs] = {}
-    for start, stop, time, flag in zip(
-        frame["start"].tolist(),
-        frame["stop"].tolist(),
-        frame["latency_ms"].tolist(),
-        flags,
-        strict=True,
-    ):
-        for b in (0, 1) if flag < 0 else (int(flag),):
-            costs[start, stop, b] = (time,)
-    return costs
+def fastest_stretches(times: Mapping[Span, float]) -> dict[Span, Stretch]:
+    """The fastest stretch between any two positions that `times` lead between, where a
+    span takes the same with an activation at its end as without."""
+    costs = {Key(*span, MERGE, False): (ms,) for span, ms in times.items()}
+    starts, stops = {span.start for span in times}, {span.stop for span in times}
+    found = stretches(costs, ((i, j) for i in starts for j in stops if i < j))
+    return {key.span: ways[0] for key, ways in found.items()}
+
+
+def span_costs(latency: LatencyTable) -> dict[Key, Costs]:
+    """The table's latencies, each as the only cost of its span."""
+    return {key: (ms,) for key, ms in latency.times().items()}
 
 
 def stretches(
     costs: SpanCosts, wanted: Iterable[tuple[int, int]]
-) -> dict[tuple[int, int, int], list[Stretch]]:
-    """All non-dominated ways to run each wanted stretch, by (start, stop, act_stop).
+) -> dict[Key, list[Stretch]]:
+    """All non-dominated ways to run each wanted stretch, by its key.
 
     T_opt[i,j,b] = min(T[i,j,b], min over m of T_opt[i,m,0] + T[m,j,b]); a stretch that
     the spans do not cover is absent. Of equal ways the one with fewer boundaries stays.
@@ -75,10 +69,11 @@ def stretches(
     reach: dict[int, int] = defaultdict(int)
     for start, stop in wanted:
         reach[start] = max(reach[start], stop)
-    last_parts: dict[int, list[tuple[int, int, Costs]]] = defaultdict(list)
-    for (middle, stop, flag), cost in costs.items():
-        last_parts[stop].append((middle, flag, cost))
-    found: dict[tuple[int, int, int], list[Stretch]] = {}
+    last_parts: dict[int, list[tuple[int, bool, Costs]]] = defaultdict(list)
+    for key, cost in costs.items():
+        if key.way == MERGE:
+            last_parts[key.stop].append((key.start, key.act_stop, cost))
+    found: dict[Key, list[Stretch]] = {}
     for start, end in reach.items():
         inner: dict[int, list[Stretch]] = {}
         for stop in range(start + 1, end + 1):
@@ -91,10 +86,10 @@ def stretches(
                     ways[flag].append(Stretch(total, (*before.boundaries, stop)))
             inner[stop] = _non_dominated(ways[0])
             if (start, stop) in wanted:
-                for flag in (0, 1):
-                    best = inner[stop] if flag == 0 else _non_dominated(ways[1])
+                for flag in (False, True):
+                    best = _non_dominated(ways[1]) if flag else inner[stop]
                     if best:
-                        found[start, stop, flag] = best
+                        found[Key(start, stop, MERGE, flag)] = best
     return found
 
 

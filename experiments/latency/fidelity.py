@@ -19,7 +19,7 @@ import mobilenet
 from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.files import write_bytes, write_text
 from dpcompress.latency import bench, profile
-from dpcompress.latency.fidelity import span_times, spread_plans
+from dpcompress.latency.fidelity import spread_plans
 from dpcompress.runner import Target
 from dpcompress.tables import LatencyTable
 
@@ -83,7 +83,7 @@ def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -
     from dpcompress.pipeline.fidelity import judge, thorough, write_check
 
     engine, batch = table.target.engine, table.target.batch
-    times = span_times(blueprint, table)
+    times = table.span_times(blueprint)
     plans = []
     files = sorted(work.glob(f"plan??_batch{batch}.onnx"))
     for file in files:

@@ -7,11 +7,10 @@ import pytest
 from dpcompress.blueprint import Blueprint, Span, candidates
 from dpcompress.errors import BadInput
 from dpcompress.latency import Store, bench, profile
-from dpcompress.latency.profile import original_rows
 from dpcompress.onnxio.write import Graph, add_op
 from dpcompress.runner import NETWORKS, Engine, Sampling, Session, Target, measure
 from dpcompress.runner.onnxruntime import OnnxRuntime
-from dpcompress.tables import LatencyTable
+from dpcompress.tables import Key, LatencyTable
 from dpcompress.ways.program import span_op
 from tests.latency.networks import Builder, small_residual
 
@@ -65,10 +64,12 @@ def test_header_says_how_it_was_made(quick_table: LatencyTable) -> None:
     assert header["engine"] == "onnxruntime" and header["threads"] == "1"
     assert header["blueprint"] == small_residual().digest
     assert quick_table.input == (3, 16, 16)
-    singles = original_rows(small_residual(), quick_table.frame)
-    assert singles["start"].tolist() == list(range(6))
-    assert singles["act_stop"].fillna(-1).tolist() == [-1, -1, -1, 0, -1, 1]
-    total = singles["latency_ms"].sum()
+    times = quick_table.span_times(small_residual())
+    singles = [ms for span, ms in times.items() if span.length == 1]
+    closed = enumerate([True, True, True, False, True, True])
+    rows = quick_table.times()
+    assert singles == [rows[Key(n, n + 1, "merge", flag)] for n, flag in closed]
+    total = sum(singles)
     assert float(header["single_layers_ms"]) == pytest.approx(total, abs=1e-5)
     assert quick_table.e2e_ms is not None
     left = max(quick_table.e2e_ms - total, 0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dpcompress.errors import BadTable, InfeasibleBudget
 from dpcompress.solver import Frontier, Limit, solve
+from dpcompress.tables import Key
 from tests.solver.brute_force import ACTIVE, OUTSIDE, Outcome, enumerate_all
 from tests.solver.strategies import Instance, instances, random_instance
 
@@ -23,7 +24,10 @@ STAGE2 = import_module("dpcompress.solver.solve")
 
 def limit(instance: Instance, at_most: float, peak: bool = False) -> Limit:
     keys = np.argwhere(~np.isnan(instance.other))
-    costs = {tuple(map(int, key)): float(instance.other[tuple(key)]) for key in keys}
+    costs = {
+        Key(int(i), int(j), "merge", bool(b)): float(instance.other[i, j, b])
+        for i, j, b in keys
+    }
     return Limit("other", costs, at_most, peak)
 
 

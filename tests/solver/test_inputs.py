@@ -30,7 +30,7 @@ from dpcompress.solver import (
     solve,
     upper_bound,
 )
-from dpcompress.tables import ImportanceTable, LatencyTable
+from dpcompress.tables import ImportanceTable, Key, LatencyTable
 from experiments.solver.synthetic import chain
 
 
@@ -305,6 +305,7 @@ def test_explain_gives_the_reason_of_illegal_merges() -> None:
 
 def test_a_span_without_cost_is_not_available() -> None:
     latency, importance = tables(*THREE)
-    costs = {(i, j, b): 0.0 for i, j in THREE[0] for b in (0, 1) if (i, j) != (0, 2)}
+    known = [span for span in THREE[0] if span != (0, 2)]
+    costs = {Key(i, j, "merge", b): 0.0 for i, j in known for b in (False, True)}
     frontier = solve(latency, importance, limits=[Limit("known spans", costs, np.inf)])
     assert all((0, 2) not in plan.spans for plan in frontier)
