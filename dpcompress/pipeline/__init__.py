@@ -2,8 +2,8 @@
 
 from dpcompress.pipeline.compress import compress
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing
-from dpcompress.pipeline.run import no_bars
 from dpcompress.pipeline.shrink import shrink
+from dpcompress.pipeline.steps import no_bars
 from dpcompress.settings import (
     EXAMPLE,
     Scoring,

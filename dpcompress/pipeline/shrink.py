@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from dpcompress.blueprint import Blueprint
 from dpcompress.depthshrinker import Merger, finetune_fading, mask_groups, search
 from dpcompress.depthshrinker.groups import check_keep
-from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import trace
 from dpcompress.models import load_model
+from dpcompress.pipeline.begin import begin, require_own_table
+from dpcompress.pipeline.folder import MasksFound, RunFolder
 from dpcompress.pipeline.result import Result
-from dpcompress.pipeline.run import Bars, Run, agree, check_table, no_bars
+from dpcompress.pipeline.shared_steps import BENCH, EXPORT, MERGE, PROFILE, TRACE, TRAIN
+from dpcompress.pipeline.steps import Bars, Step, no_bars, run_steps
 from dpcompress.report import plot_masks, plot_structure
 from dpcompress.settings import ShrinkSettings
 from dpcompress.tables import LatencyTable
+
+Run = RunFolder[ShrinkSettings]
 
 
 def shrink(settings: ShrinkSettings | None, folder: Path, bars: Bars = no_bars) -> Result:
@@ -33,8 +35,11 @@ def shrink(settings: ShrinkSettings | None, folder: Path, bars: Bars = no_bars) 
         BadTable: the latency table is of another network.
         DpcompressError: any step's own.
     """
-    agreed = agree(settings, folder, ShrinkSettings, _check, ("keep", "finetune"))
-    return _Shrink(agreed, folder, bars).result()
+    run = begin(
+        settings, folder, ShrinkSettings, _check, until_planned=("keep", "finetune")
+    )
+    run_steps(STEPS, run, bars)
+    return run.result
 
 
 def _check(settings: ShrinkSettings) -> None:
@@ -43,123 +48,92 @@ def _check(settings: ShrinkSettings) -> None:
     network = load_model(settings.model, None, settings.model_args)
     blueprint = trace(network, settings.input, settings.limits)
     check_keep(mask_groups(blueprint, settings.by), settings.keep, settings.by)
-    check_table(settings, blueprint)
+    require_own_table(settings, blueprint)
 
 
-class _Shrink(Run[ShrinkSettings]):
-    def steps(self) -> Sequence[Callable[[], None]]:
-        return (
-            self.original,
-            self.blueprint_file,
-            self.original_onnx,
-            *([self.latency] if self.settings.latency else []),
-            self.searched,
-            self.planned,
-            self.finetuned,
-            self.merged,
-            self.measured,
+def search_masks(run: Run, bars: Bars) -> None:
+    """Find by training which masks stay on."""
+    settings, original = run.settings, run.original_network()
+    with bars(f"Search for {settings.keep} masks") as progress:
+        found = search(
+            original,
+            run.blueprint,
+            run.data,
+            settings.keep,
+            by=settings.by,
+            recipe=settings.search,
+            latency=_table(run),
+            latency_weight=settings.latency_weight,
+            teacher=original,
+            checkpoint=run.path / "search.checkpoint",
+            progress=progress,
         )
+    run.mask_history = found.history
+    run.masks_picture = plot_masks(found.history)
+    run.masks = MasksFound(
+        groups=found.groups, on=found.on, activations=found.activations
+    )
 
-    def searched(self) -> None:
-        settings = self.settings
 
-        def run() -> None:
-            with self.bars(f"Search for {settings.keep} masks") as progress:
-                found = search(
-                    self.network,
-                    self.blueprint,
-                    self.data,
-                    settings.keep,
-                    by=settings.by,
-                    recipe=settings.search,
-                    latency=self._table(),
-                    latency_weight=settings.latency_weight,
-                    teacher=self.network,
-                    checkpoint=self.folder / "search.checkpoint",
-                    progress=progress,
-                )
-            write_text(self.folder / "masks.csv", found.history.to_csv(index=False))
-            write_bytes(self.folder / "masks.png", plot_masks(found.history))
-            self._write_json(
-                "masks.json",
-                {
-                    "groups": found.groups,
-                    "on": found.on,
-                    "activations": found.activations,
-                },
-            )
+def plan_masks(run: Run, bars: Bars) -> None:
+    """Turn the activations that stay into a plan."""
+    plan = Merger(run.blueprint, _table(run)).plan(
+        run.masks.activations, free_activations=run.settings.free_activations
+    )
+    run.structure_picture = plot_structure(run.blueprint, plan)
+    run.plan = plan
 
-        self.ledger.step(
-            "search",
-            settings=settings.model_dump(
-                mode="json",
-                include={"keep", "by", "search", "latency_weight", "limits"},
-            ),
-            reads=(
-                *("original.safetensors", "original.json", "blueprint.json"),
-                *self._table_file(),
-            ),
-            makes=("masks.csv", "masks.png", "masks.json"),
-            run=run,
+
+def finetune_fading_out(run: Run, bars: Bars) -> None:
+    """Train the plan's network while the activations that it removes fade out."""
+    settings = run.settings
+    with bars("Fine-tune") as progress:
+        network = finetune_fading(
+            run.original_network(),
+            run.plan,
+            run.data,
+            settings.finetune,
+            fade=settings.fade,
+            features=settings.features,
+            checkpoint=run.path / "finetune.checkpoint",
+            progress=progress,
         )
-        (self.folder / "search.checkpoint").unlink(missing_ok=True)
+    run.save_network(network, "finetuned.safetensors", "linearized")
 
-    def planned(self) -> None:
-        def run() -> None:
-            found = json.loads((self.folder / "masks.json").read_text())
-            blueprint: Blueprint = self.blueprint
-            plan = Merger(blueprint, self._table()).plan(
-                found["activations"], free_activations=self.settings.free_activations
-            )
-            write_bytes(self.folder / "structure.png", plot_structure(blueprint, plan))
-            write_text(self.folder / "plan.json", plan.to_json())
 
-        self.ledger.step(
-            "plan",
-            settings={"free_activations": self.settings.free_activations},
-            reads=("blueprint.json", "masks.json", *self._table_file()),
-            makes=("structure.png", "plan.json"),
-            run=run,
-        )
+def _table(run: Run) -> LatencyTable | None:
+    return run.latency if run.settings.latency else None
 
-    def finetuned(self) -> None:
-        settings = self.settings
 
-        def run() -> None:
-            with self.bars("Fine-tune") as progress:
-                network = finetune_fading(
-                    self.network,
-                    self.plan,
-                    self.data,
-                    settings.finetune,
-                    fade=settings.fade,
-                    features=settings.features,
-                    checkpoint=self.folder / "finetune.checkpoint",
-                    progress=progress,
-                )
-            self._save("linearized", network, "finetuned.safetensors")
-
-        self.ledger.step(
-            "finetune",
-            settings=settings.model_dump(
-                mode="json", include={"finetune", "fade", "features"}
-            ),
-            reads=("original.safetensors", "original.json", "plan.json"),
-            makes=("finetuned.safetensors",),
-            run=run,
-        )
-        (self.folder / "finetune.checkpoint").unlink(missing_ok=True)
-
-    def _table_file(self) -> tuple[str, ...]:
-        return ("latency.csv",) if self.settings.latency else ()
-
-    def _table(self) -> LatencyTable | None:
-        return (
-            LatencyTable.read(self.folder / "latency.csv")
-            if self.settings.latency
-            else None
-        )
-
-    def _original_ms(self) -> float | None:
-        table = self._table()
-        return None if table is None else table.original_ms
+SEARCH = Step(
+    "search",
+    search_masks,
+    makes=("masks.csv", "masks.png", "masks.json"),
+    settings=("keep", "by", "search", "latency", "latency_weight"),
+    scratch=("search.checkpoint",),
+)
+PLAN = Step(
+    "plan",
+    plan_masks,
+    makes=("structure.png", "plan.json"),
+    settings=("free_activations", "latency"),
+)
+FINETUNE = Step(
+    "finetune",
+    finetune_fading_out,
+    makes=("finetuned.safetensors",),
+    settings=("finetune", "fade", "features"),
+    scratch=("finetune.checkpoint",),
+)
+PROFILE_IF_GIVEN = replace(PROFILE, when=lambda settings: settings.latency is not None)
+STEPS = (
+    TRAIN,
+    TRACE,
+    EXPORT,
+    PROFILE_IF_GIVEN,
+    SEARCH,
+    PLAN,
+    FINETUNE,
+    MERGE,
+    BENCH,
+)
