@@ -1,19 +1,12 @@
-"""How well a table's sums predict whole networks: which plans to try, and statistics."""
+"""How well a table's sums predict whole networks."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-
-from dpcompress.blueprint import Blueprint, Plan, Span
-from dpcompress.tables import LatencyTable
-
-_COLDNESS = (-8, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-_WALKS = 150
 
 
 @dataclass(frozen=True)
@@ -96,74 +89,3 @@ def kendall(a: Sequence[float], b: Sequence[float]) -> float:
     x, y = (np.sign(np.subtract.outer(v, v)) for v in (a, b))
     ties = np.sqrt((x * x).sum() * (y * y).sum())
     return float((x * y).sum() / ties) if ties else float("nan")
-
-
-def spread_plans(
-    blueprint: Blueprint, latency: LatencyTable, count: int, seed: int = 0
-) -> list[Plan]:
-    """`count` different plans, evenly spread in predicted latency from the fastest to
-    the original; fewer if there are not so many. Activations stay on all boundaries.
-
-    They are picked from random ways through the chain. A way is drawn with probability
-    proportional to exp(−coldness · latency), exactly, by a backward recursion; warm draws
-    are slow plans, cold ones fast.
-    """
-    times = latency.span_times(blueprint)
-    rng = np.random.default_rng(seed)
-    scale = blueprint.depth / sum(times[Span(i, i + 1)] for i in range(blueprint.depth))
-    fastest = _Walk(times, blueprint.depth, 1e6 * scale).draw(rng)
-    original = tuple(range(blueprint.depth + 1))
-    ways = {fastest, original}
-    for coldness in _COLDNESS:
-        walk = _Walk(times, blueprint.depth, coldness * scale)
-        ways |= {walk.draw(rng) for _ in range(_WALKS)}
-    sums = {way: _sum(times, way) for way in sorted(ways)}
-    chosen = [fastest, original][: max(count, 1)]
-    between = np.linspace(sums[fastest], sums[original], max(count, 2))[1:-1]
-    for target in between:
-        left = [way for way in sums if way not in chosen]
-        if left:
-            chosen.append(min(left, key=lambda way: abs(sums[way] - target)))
-    chosen = sorted(dict.fromkeys(chosen), key=lambda way: sums[way])
-    return [
-        Plan.build(
-            way,
-            tuple(p for p in way[1:] if blueprint.has_activation(p)),
-            predicted_ms=latency.fixed_ms + sums[way],
-            blueprint=blueprint.digest,
-            input=blueprint.input,
-        )
-        for way in chosen
-    ]
-
-
-def _sum(times: Mapping[Span, float], way: Sequence[int]) -> float:
-    return sum(times[Span(i, j)] for i, j in zip(way, way[1:], strict=False))
-
-
-class _Walk:
-    """Draws ways from 0 to `depth` with probability ∝ exp(−cold · latency)."""
-
-    def __init__(self, times: Mapping[Span, float], depth: int, cold: float) -> None:
-        stops: dict[int, list[tuple[int, float]]] = defaultdict(list)
-        for (start, stop), ms in times.items():
-            stops[start].append((stop, ms))
-        # log of the sum over all ways from a position to the end
-        weight = {depth: 0.0}
-        self.depth = depth
-        self.options: dict[int, tuple[list[int], np.ndarray]] = {}
-        for start in sorted(stops, reverse=True):
-            ahead = [(stop, ms) for stop, ms in stops[start] if stop in weight]
-            logs = np.array([weight[stop] - cold * ms for stop, ms in ahead])
-            weight[start] = float(np.logaddexp.reduce(logs))
-            chances = np.exp(logs - weight[start])
-            cumulated = np.cumsum(chances / chances.sum())
-            self.options[start] = [stop for stop, _ in ahead], cumulated
-
-    def draw(self, rng: np.random.Generator) -> tuple[int, ...]:
-        way = [0]
-        while way[-1] < self.depth:
-            stops, cumulated = self.options[way[-1]]
-            at = int(np.searchsorted(cumulated, rng.random(), side="right"))
-            way.append(stops[min(at, len(stops) - 1)])
-        return tuple(way)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from dpcompress.blueprint import Blueprint
-from dpcompress.latency.fidelity import spread_plans
 from dpcompress.pipeline.fidelity import judge, time_plans
 from dpcompress.progress import Progress, silent
+from dpcompress.solver import spread_plans
 from dpcompress.tables import LatencyTable
 
 

@@ -17,10 +17,11 @@ from dpcompress.files import write_bytes, write_text
 from dpcompress.graph import linearize, merge_unchecked
 from dpcompress.latency import bench
 from dpcompress.latency.correction import corrected
-from dpcompress.latency.fidelity import CheckRun, Fidelity, spread_plans
+from dpcompress.latency.fidelity import CheckRun, Fidelity
 from dpcompress.progress import Progress, silent
 from dpcompress.report.figure import CHOSEN, KEPT, to_png
 from dpcompress.runner import NETWORKS, Measurement, Sampling
+from dpcompress.solver import spread_plans
 from dpcompress.tables import LatencyTable
 
 _SECONDS_EACH = 3.0

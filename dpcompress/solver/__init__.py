@@ -11,6 +11,7 @@ from dpcompress.solver.constraints import (
 from dpcompress.solver.explain import Decision, explain
 from dpcompress.solver.frontier import Frontier
 from dpcompress.solver.solve import ApproximateFrontier, solve, upper_bound
+from dpcompress.solver.spread_plans import spread_plans
 from dpcompress.solver.stage1 import Stretch, fastest
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "parameter_limit",
     "parse_budget",
     "solve",
+    "spread_plans",
     "upper_bound",
 ]

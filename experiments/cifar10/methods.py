@@ -19,8 +19,7 @@ from dpcompress.cli.output import progress_bar
 from dpcompress.depthshrinker import By, finetune_fading
 from dpcompress.graph import fit_merged, linearize, merge, with_norms, without_norms
 from dpcompress.importance import calibration_images
-from dpcompress.latency.fidelity import spread_plans
-from dpcompress.solver import solve
+from dpcompress.solver import solve, spread_plans
 from dpcompress.training import Recipe, finetune
 from experiments.cifar10.context import Channels, Context, Shape
 

@@ -19,8 +19,8 @@ import mobilenet
 from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.files import write_bytes, write_text
 from dpcompress.latency import bench, profile
-from dpcompress.latency.fidelity import spread_plans
 from dpcompress.runner import Target
+from dpcompress.solver import spread_plans
 from dpcompress.tables import LatencyTable
 
 FITTED = 5

@@ -23,11 +23,10 @@ from dpcompress.latency import (
     write_bundle,
     write_networks,
 )
-from dpcompress.latency.fidelity import spread_plans
 from dpcompress.pipeline.fidelity import judge, merged_onnx, write_check
 from dpcompress.runner import Target
 from dpcompress.runner.results import read_results
-from dpcompress.solver import solve
+from dpcompress.solver import solve, spread_plans
 from dpcompress.tables import ImportanceTable, LatencyTable
 from experiments.latency.mobilenet import network
 
