@@ -13,7 +13,7 @@ from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import digest
 from dpcompress.latency.frames import READERS, FrameCosts, copies, frames_of, label
-from dpcompress.latency.store import Store
+from dpcompress.latency.store import Store, StoreLog
 from dpcompress.latency.workload import (
     Job,
     SpanOps,
@@ -62,36 +62,23 @@ def profile(
     opened, batch, precision = target.open(), target.batch, target.precision
     most_copies = opened.most_copies
     identity = {**opened.identity, "method": method(most_copies)}
-    kept = Store() if store is None else store
+    log = StoreLog(Store() if store is None else store, identity, batch)
     ops = span_ops(blueprint)
-    times: dict[str, Measurement] = {}
-    rejected: dict[str, BadInput] = {}
-    missing, before = [], []
     work = jobs(ops, original, batch, most_copies=most_copies, precision=precision)
-    for subject, job in work.items():
-        timed = Subject(subject, _loader(opened, job), job.bytes, job.kind)
-        known = kept.get(subject, identity, batch)
-        if known is None:
-            missing.append(timed)
-        else:
-            times[subject] = known
-            before.append((timed, known.median_ms))
-    if missing:
-        times |= measure(
-            missing,
-            sampling.within(opened.group_bytes),
-            known=before,
-            anchor=Subject("anchor", _loader(opened, anchor(precision))),
-            earlier={s.key: kept.windows(s.key, identity, batch) for s in missing},
-            keep=lambda windows_ms: kept.keep(windows_ms, identity, batch),
-            rejected=rejected.__setitem__,
-            done=lambda subject, time: kept.put(subject, identity, batch, time),
-            progress=progress,
-        )
+    times = measure(
+        [
+            Subject(subject, _loader(opened, job), job.bytes, job.kind)
+            for subject, job in work.items()
+        ],
+        sampling.within(opened.group_bytes),
+        log,
+        anchor=Subject("anchor", _loader(opened, anchor(precision))),
+        progress=progress,
+    )
     name = network_name(original)
     told = {**opened.identity, **opened.notes}
     return build_table(
-        blueprint, ops, times, rejected, name, told, batch, most_copies=most_copies
+        blueprint, ops, times, log.rejected, name, told, batch, most_copies=most_copies
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -98,18 +98,13 @@ class Store:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._put([_row(subject, identity, batch, now, measurement)])
 
-    def keep(
-        self,
-        windows_ms: Mapping[str, Sequence[float]],
-        identity: Mapping[str, str],
-        batch: int,
+    def add_samples(
+        self, samples_ms: Mapping[str, float], identity: Mapping[str, str], batch: int
     ) -> None:
-        """Keep windows of measurements that are not finished, by subject; `put` drops
-        them."""
+        """Keep one more sample of each subject that is not finished; `put` drops them."""
         rows = [
             (measurement_key(subject, identity, batch), ms)
-            for subject, found in windows_ms.items()
-            for ms in found
+            for subject, ms in samples_ms.items()
         ]
         try:
             with self._database:
@@ -117,10 +112,10 @@ class Store:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
-    def windows(
+    def samples(
         self, subject: str, identity: Mapping[str, str], batch: int
     ) -> list[float]:
-        """What was kept of a measurement that is not finished."""
+        """Milliseconds of the samples of a measurement that is not finished."""
         query = "SELECT ms FROM windows WHERE key = ? ORDER BY rowid"
         key = measurement_key(subject, identity, batch)
         try:
@@ -201,6 +196,32 @@ class Store:
         return BadInput(
             f"{self.path}: the store of measurements cannot be used: {error}.", remedy
         )
+
+
+class StoreLog:
+    """The `Log` of one engine and batch size, in a store.
+
+    rejected: what the engine rejected since the log was made, by subject; not kept.
+    """
+
+    def __init__(self, store: Store, identity: Mapping[str, str], batch: int) -> None:
+        self._store, self._identity, self._batch = store, identity, batch
+        self.rejected: dict[str, BadInput] = {}
+
+    def known(self, key: str) -> Measurement | None:
+        return self._store.get(key, self._identity, self._batch)
+
+    def samples(self, key: str) -> list[float]:
+        return self._store.samples(key, self._identity, self._batch)
+
+    def add_samples(self, samples_ms: Mapping[str, float]) -> None:
+        self._store.add_samples(samples_ms, self._identity, self._batch)
+
+    def finish(self, key: str, time: Measurement) -> None:
+        self._store.put(key, self._identity, self._batch, time)
+
+    def reject(self, key: str, error: BadInput) -> None:
+        self.rejected[key] = error
 
 
 def _row(

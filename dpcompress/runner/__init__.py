@@ -5,6 +5,7 @@ Needs numpy and one engine, so that it can be copied to a board.
 
 from dpcompress.runner.comparison import NETWORKS, Ratio, compare, ratio
 from dpcompress.runner.engine import ENGINES, Engine, Session
+from dpcompress.runner.log import Log
 from dpcompress.runner.sampling import measure
 from dpcompress.runner.series import OPS, Measurement, Sampling, Subject
 from dpcompress.runner.target import Target, open_engine
@@ -14,6 +15,7 @@ __all__ = [
     "NETWORKS",
     "OPS",
     "Engine",
+    "Log",
     "Measurement",
     "Ratio",
     "Sampling",

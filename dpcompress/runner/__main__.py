@@ -15,7 +15,7 @@ from typing import List, Optional, Union
 from dpcompress.errors import BadInput, DpcompressError
 from dpcompress.runner.bundle import Bundle
 from dpcompress.runner.engine import ENGINES
-from dpcompress.runner.results import Journal
+from dpcompress.runner.results import ResultsLog
 from dpcompress.runner.sampling import measure
 from dpcompress.runner.series import OPS, Sampling, Subject
 from dpcompress.runner.target import Target
@@ -48,28 +48,22 @@ def time_bundle(
         return Subject(name, lambda: opened.load(bundle.graph(file)), size, kind)
 
     header = {**bundle.about, "bundle": bundle.digest, "engine": opened.identity}
-    with Journal(output, header) as journal:
-        times, rejected = journal.found.times, journal.found.rejected
-        missing, known = [], []
-        for entry in bundle.entries:
-            if entry.subject in times:
-                known.append((subject(*entry), times[entry.subject].median_ms))
-            elif entry.subject not in rejected:
-                missing.append(subject(*entry))
+    with ResultsLog(output, header) as log:
+        before = log.found
+        subjects = [
+            subject(*e) for e in bundle.entries if e.subject not in before.rejected
+        ]
+        missing = sum(s.key not in before.times for s in subjects)
         if missing:
             measure(
-                missing,
+                subjects,
                 sampling.within(opened.group_bytes),
-                known=known,
+                log,
                 anchor=subject("anchor", bundle.anchor),
-                earlier=journal.found.windows_ms,
-                keep=journal.keep,
-                rejected=journal.reject,
-                done=journal.put,
                 progress=partial(_say, time.monotonic()),
             )
-            journal.note(opened.notes)
-    return len(missing)
+            log.note(opened.notes)
+    return missing
 
 
 _said = 0.0

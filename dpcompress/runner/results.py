@@ -18,7 +18,6 @@ from typing import (
     Mapping,
     NamedTuple,
     Optional,
-    Sequence,
     Tuple,
     Type,
     Union,
@@ -34,14 +33,19 @@ Path = Union[str, "os.PathLike[str]"]
 
 
 class Results(NamedTuple):
-    """header: `about` of the bundle, its digest, and the engine's identity. windows_ms:
-    what was timed of all graphs, finished or not. notes: what the engine noted meanwhile;
-    of several runs the last one's."""
+    """The content of a results file.
+
+    header: `about` of the bundle, its digest, and the engine's identity.
+    times: finished measurements by subject.
+    rejected: by subject, why the engine does not build it.
+    samples_ms: undisturbed samples by subject, finished or not.
+    notes: `Engine.notes` at the end of the last run.
+    """
 
     header: Dict[str, Any]
     times: Dict[str, Measurement]
     rejected: Dict[str, BadInput]
-    windows_ms: Dict[str, List[float]]
+    samples_ms: Dict[str, List[float]]
     notes: Dict[str, str]
 
 
@@ -70,8 +74,8 @@ def read_results(path: Path) -> Results:
 
 def _read_line(found: Dict[str, Any], results: Results) -> None:
     if "windows_ms" in found:
-        for subject, windows_ms in found["windows_ms"].items():
-            results.windows_ms.setdefault(subject, []).extend(map(float, windows_ms))
+        for subject, samples_ms in found["windows_ms"].items():
+            results.samples_ms.setdefault(subject, []).extend(map(float, samples_ms))
         return
     if "notes" in found:
         results.notes.update({str(k): str(v) for k, v in found["notes"].items()})
@@ -97,8 +101,8 @@ def measurement_of(found: Dict[str, Any]) -> Measurement:
     return Measurement(median, p90, spread, error, samples, disturbed)
 
 
-class Journal:
-    """Appends to a results file; goes on with one that has the same header.
+class ResultsLog:
+    """The `Log` that appends to a results file; goes on with one of the same header.
 
     Raises:
         BadInput: the file holds results of something else, or cannot be written.
@@ -131,22 +135,24 @@ class Journal:
         if not kept:
             self._write(header)
 
-    def put(self, subject: str, measurement: Measurement) -> None:
-        numbers = {name: getattr(measurement, name) for name in NUMBERS}
-        self._write({"subject": subject, **numbers})
+    def known(self, key: str) -> Optional[Measurement]:
+        return self.found.times.get(key)
 
-    def keep(self, windows_ms: Mapping[str, Sequence[float]]) -> None:
-        """Windows of graphs that are not finished; safe from a kill, but not from the
-        power going off, for which the disk would be waited for too often."""
-        rounded = {
-            key: [round(ms, 6) for ms in found] for key, found in windows_ms.items()
-        }
+    def samples(self, key: str) -> List[float]:
+        return self.found.samples_ms.get(key, [])
+
+    def add_samples(self, samples_ms: Mapping[str, float]) -> None:
+        """Append a round. It survives a kill of the process, not a power failure: the
+        disk is not waited for."""
+        rounded = {key: [round(ms, 6)] for key, ms in samples_ms.items()}
         self._write({"windows_ms": rounded}, sync=False)
 
-    def reject(self, subject: str, error: BadInput) -> None:
-        self._write(
-            {"subject": subject, "rejected": error.message, "remedy": error.remedy}
-        )
+    def finish(self, key: str, time: Measurement) -> None:
+        numbers = {name: getattr(time, name) for name in NUMBERS}
+        self._write({"subject": key, **numbers})
+
+    def reject(self, key: str, error: BadInput) -> None:
+        self._write({"subject": key, "rejected": error.message, "remedy": error.remedy})
 
     def note(self, notes: Dict[str, str]) -> None:
         if notes:
@@ -171,7 +177,7 @@ class Journal:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> ResultsLog:
         return self
 
     def __exit__(

@@ -20,14 +20,14 @@ import random
 from collections import defaultdict
 from dataclasses import replace
 from statistics import median
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 from dpcompress.errors import BadInput
 from dpcompress.runner.clock import Clock, CoreWait
+from dpcompress.runner.log import Log
 from dpcompress.runner.memory import available_bytes
 from dpcompress.runner.priority import real_time
 from dpcompress.runner.series import (
-    OPS,
     Measurement,
     Sampling,
     Series,
@@ -43,64 +43,53 @@ FAST = 0.1
 @real_time()
 def measure(
     subjects: Sequence[Subject],
-    sampling: Sampling = OPS,
+    sampling: Sampling,
+    log: Log,
     *,
     anchor: Optional[Subject] = None,
-    known: Sequence[Tuple[Subject, float]] = (),
-    earlier: Optional[Mapping[str, Sequence[float]]] = None,
-    keep: Callable[[Mapping[str, Sequence[float]]], None] = lambda windows_ms: None,
-    rejected: Optional[Callable[[str, BadInput], None]] = None,
-    done: Callable[[str, Measurement], None] = lambda key, measurement: None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Dict[str, Measurement]:
-    """Time every subject on the machine as it is now.
+    """Time the subjects that `log` does not know on the machine as it is now.
+
+    Some of those that it knows are timed along, so that the new measurements are given
+    at the machine's speed of the old ones.
 
     Args:
-        anchor: what tells of disturbances; by default the first subject of each group.
-        known: subjects with the milliseconds that they took before. Some of them are
-            timed along, so that the new ones are given at the level of the old.
-        earlier: windows of an earlier, interrupted call, by subject.
-        keep: called after each round with its windows, for `earlier` of a later call.
-        rejected: called with a subject that the engine cannot build, which is left out
-            of the result then; without it the error is raised.
-        done: called with each finished measurement.
-        progress: called with finished subjects, their total, and a note.
+        anchor: the subject that tells of disturbances; by default the first of each
+            group.
+        progress: called with the number of subjects that are finished, of how many, and
+            the last one's key.
+
+    Returns:
+        The measurements of all subjects that the engine can build, known and new.
     """
+    known = {subject.key: log.known(subject.key) for subject in subjects}
+    found = {key: time for key, time in known.items() if time is not None}
+    order = [subject for subject in subjects if subject.key not in found]
     rng = random.Random(sampling.seed)
-    order = list(subjects)
     rng.shuffle(order)
     sampling = _fitting(order, sampling)
     wait = CoreWait()
-    found: Dict[str, Measurement] = {}
-
-    count = 0
-
-    def finished(series: Series) -> None:
-        nonlocal count
-        count += 1
-        progress(count, len(subjects), series.subject.key)
-
-    watch = clock_of(anchor, sampling, wait) if anchor else None
-    before = list(known)
+    watch = clock_of(anchor, sampling, wait) if anchor and order else None
+    before = [(s, found[s.key].median_ms) for s in subjects if s.key in found]
     least_left = (available_bytes() or 0) // 4
+    counted = _Counted(len(order), progress)
 
     def build() -> List[Series]:
         running: List[Series] = []
         size = 0
         while order:
             size += sampling.sessions * order[-1].bytes
-            count = sampling.sessions * (len(running) + 1)
-            full = size > sampling.group_bytes or count > sampling.group_size
+            sessions = sampling.sessions * (len(running) + 1)
+            full = size > sampling.group_bytes or sessions > sampling.group_size
             if running and (full or (available_bytes() or 0) < least_left):
                 break
             subject = order.pop()
             try:
-                windows_ms = (earlier or {}).get(subject.key, ())
-                running.append(Series(subject, sampling, wait, windows_ms))
+                samples_ms = log.samples(subject.key)
+                running.append(Series(subject, sampling, wait, samples_ms))
             except BadInput as error:
-                if rejected is None:
-                    raise
-                rejected(subject.key, error.with_traceback(None))
+                log.reject(subject.key, error.with_traceback(None))
         return running
 
     def time_group() -> None:
@@ -111,16 +100,27 @@ def measure(
         running = build()
         if not running:
             return
-        level = _Group(running, references, watch, sampling, rng).run(keep, finished)
+        level = _Group(running, references, watch, sampling, rng).run(log, counted)
         for series in running:
             key = series.subject.key
             found[key] = series.measurement(level)
-            done(key, found[key])
+            log.finish(key, found[key])
             before.append((series.subject, found[key].median_ms))
 
     while order:
         time_group()  # which leaves no session behind when the next one builds its own
     return {s.key: found[s.key] for s in subjects if s.key in found}
+
+
+class _Counted:
+    """Tells `progress` how many subjects are finished."""
+
+    def __init__(self, total: int, progress: Callable[[int, int, str], None]) -> None:
+        self.count, self.total, self.progress = 0, total, progress
+
+    def add(self, key: str) -> None:
+        self.count += 1
+        self.progress(self.count, self.total, key)
 
 
 def _fitting(subjects: Sequence[Subject], sampling: Sampling) -> Sampling:
@@ -181,11 +181,7 @@ class _Group:
         for series in [*running, *references]:
             series.turns = rng.random()
 
-    def run(
-        self,
-        keep: Callable[[Mapping[str, Sequence[float]]], None],
-        finished: Callable[[Series], None],
-    ) -> float:
+    def run(self, log: Log, counted: _Counted) -> float:
         """Rounds until every series is finished; returns the level to give rows at.
 
         What is finished runs along until it is late: fewer subjects would find warmer
@@ -203,10 +199,10 @@ class _Group:
             new: Dict[Series, float] = {}
             for at in range(0, len(turn), self.STRETCH):
                 new.update(self._time(turn[at : at + self.STRETCH]))
-            keep({s.subject.key: [new[s]] for s in self.running if s in new})
+            log.add_samples({s.subject.key: new[s] for s in self.running if s in new})
             ended = {s for s in waiting if s.finished}
             for series in ended:
-                finished(series)
+                counted.add(series.subject.key)
             waiting = [s for s in waiting if s not in ended]
             needed = {*waiting, *self.references}
             active = [s for s in active if s in needed or not s.late]

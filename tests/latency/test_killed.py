@@ -54,9 +54,9 @@ def test_sigkill_loses_at_most_the_round_in_flight(
     earlier: dict[str, int] = {}
     times: dict[str, Measurement] = {}
 
-    def watched(subjects, *args, **options):  # type: ignore[no-untyped-def]
-        earlier.update({key: len(found) for key, found in options["earlier"].items()})
-        times.update(measure(subjects, *args, **options))
+    def watched(subjects, sampling, log, **options):  # type: ignore[no-untyped-def]
+        earlier.update({s.key: len(log.samples(s.key)) for s in subjects})
+        times.update(measure(subjects, sampling, log, **options))
         return times
 
     monkeypatch.setattr(PROFILE, "measure", watched)

@@ -16,7 +16,7 @@ from dpcompress.latency import pack_runner, profile, table_from_results, write_b
 from dpcompress.runner import Measurement, Sampling, Target
 from dpcompress.runner.__main__ import time_bundle
 from dpcompress.runner.bundle import Bundle
-from dpcompress.runner.results import Journal, read_results
+from dpcompress.runner.results import ResultsLog, read_results
 from tests.latency.test_profile import chain, network
 from tests.runner.tensorrt.conftest import host
 
@@ -219,17 +219,17 @@ def test_a_disk_that_fills_up_is_told_and_the_rest_is_kept(tmp_path: Path) -> No
     resource = pytest.importorskip("resource")
     path, time = tmp_path / "results.jsonl", Measurement.of([1.0])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Journal(path, {"bundle": "x"}) as journal:
+    with ResultsLog(path, {"bundle": "x"}) as log:
         resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))
         try:
             with pytest.raises(BadInput, match=r"results\.jsonl cannot be written"):
                 for i in range(10):
-                    journal.put(f"op{i}", time)
+                    log.finish(f"op{i}", time)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "op0" in read_results(path).times
-    with Journal(path, {"bundle": "x"}) as journal:
-        journal.put("last", time)
+    with ResultsLog(path, {"bundle": "x"}) as log:
+        log.finish("last", time)
     assert {"op0", "last"} <= read_results(path).times.keys()
 
 

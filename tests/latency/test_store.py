@@ -9,7 +9,7 @@ import pytest
 
 from dpcompress.errors import BadInput
 from dpcompress.latency import Store
-from dpcompress.latency.store import default_path
+from dpcompress.latency.store import StoreLog, default_path
 from dpcompress.runner import Measurement
 
 TIME = Measurement.of([1.0, 1.25, 1.5], disturbed=4)
@@ -149,14 +149,16 @@ def test_the_default_store_is_the_users(
     assert default_path() == tmp_path / "mine"
 
 
-def test_windows_stay_until_their_measurement_is_finished(tmp_path: Path) -> None:
+def test_samples_stay_until_their_measurement_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "times.sqlite"
     with Store(path) as store:
-        store.keep({"conv": [1.0, 1.5], "pool": [3.0]}, ENGINE, 1)
-        store.keep({"conv": [1.25]}, ENGINE, 1)
+        log = StoreLog(store, ENGINE, 1)
+        log.add_samples({"conv": 1.0, "pool": 3.0})
+        log.add_samples({"conv": 1.5})
+        log.add_samples({"conv": 1.25})
     with Store(path) as store:
-        assert store.windows("conv", ENGINE, 1) == [1.0, 1.5, 1.25]
-        assert store.windows("conv", ENGINE, 2) == []
+        assert store.samples("conv", ENGINE, 1) == [1.0, 1.5, 1.25]
+        assert store.samples("conv", ENGINE, 2) == []
         store.put("conv", ENGINE, 1, TIME)
-        assert store.windows("conv", ENGINE, 1) == []
-        assert store.windows("pool", ENGINE, 1) == [3.0]
+        assert store.samples("conv", ENGINE, 1) == []
+        assert store.samples("pool", ENGINE, 1) == [3.0]

@@ -3,8 +3,8 @@
 import random
 import time as clock
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 from types import SimpleNamespace
 
@@ -14,6 +14,7 @@ import pytest
 from dpcompress.errors import BadInput
 from dpcompress.runner import (
     NETWORKS,
+    OPS,
     Measurement,
     Sampling,
     Session,
@@ -25,60 +26,29 @@ from dpcompress.runner import (
 from dpcompress.runner import sampling as sampling_module
 from dpcompress.runner import series as series_module
 from dpcompress.runner.series import FEWEST
+from tests.runner.world import Notes, Timed, World
 
 ROUNDS = replace(NETWORKS, min_seconds=0)
 """Seconds of ours are none of a `World`."""
 
 
-@dataclass
-class World:
-    """Time passes only while sessions run; `slowness` is a function of the time, of all
-    subjects, and `of_kind` of those of a kind."""
-
-    slowness: Callable[[float], float] = lambda now: 1.0
-    of_kind: Callable[[float], float] = lambda now: 1.0
-    now: float = 0.0
-    loaded: list[str] = field(default_factory=list)
-
-    def subject(self, name: str, ms: float, size: int = 0, kind: str = "") -> Subject:
-        def load() -> Session:
-            self.loaded.append(name)
-            return Timed(self, ms, kind)
-
-        return Subject(name, load, size, kind)
-
-
-class Timed(Session):
-    def __init__(self, world: World, ms: float, kind: str = "") -> None:
-        self.world, self.ms, self.kind = world, ms, kind
-
-    def run_many(self, n: int) -> float:
-        seconds = n * self.ms / 1e3 * self.world.slowness(self.world.now)
-        if self.kind:
-            seconds *= self.world.of_kind(self.world.now)
-        self.world.now += seconds
-        return seconds
-
-    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {}
-
-
 def test_exact_in_a_calm_world() -> None:
     world = World()
     subjects = [world.subject(f"op{i}", 0.1 * (i + 1)) for i in range(40)]
-    saved: dict[str, Measurement] = {}
+    notes = Notes()
     steps: list[tuple[int, int]] = []
     found = measure(
         subjects,
-        done=saved.__setitem__,
+        OPS,
+        notes,
         progress=lambda done, total, note: steps.append((done, total)),
     )
     assert list(found) == [f"op{i}" for i in range(40)]
     for i, time in enumerate(found.values()):
         assert time.median_ms == pytest.approx(0.1 * (i + 1), rel=0.011)
         assert time.samples >= FEWEST
-    assert found["op0"].samples >= Sampling().min_rounds
-    assert saved == found
+    assert found["op0"].samples >= OPS.min_rounds
+    assert notes.times == found
     assert steps == [(i, 40) for i in range(1, 41)]
 
 
@@ -87,6 +57,8 @@ def test_slow_stretches_are_told_by_the_anchor() -> None:
     world = World(lambda now: 3.0 if now % 0.1 < 0.02 else 1.0)
     found = measure(
         [world.subject(f"op{i}", 0.5) for i in range(12)],
+        OPS,
+        Notes(),
         anchor=world.subject("anchor", 0.5),
     )
     for time in found.values():
@@ -98,7 +70,7 @@ def test_noise_costs_rounds_up_to_the_ceiling() -> None:
     rng = random.Random(0)
     world = World(lambda now: rng.lognormvariate(0, 0.3))
     sampling = Sampling(anchor_tolerance=float("inf"), min_rounds=9, max_rounds=30)
-    (time,) = measure([world.subject("op", 1.0)], sampling).values()
+    (time,) = measure([world.subject("op", 1.0)], sampling, Notes()).values()
     assert time.samples == 30
     assert time.spread_ms > 0.05
     assert time.error_ms > 0.01
@@ -109,7 +81,8 @@ def test_what_slows_everything_is_taken_off() -> None:
     medians of the raw windows would be as far apart as that."""
     world = World(lambda now: 1.5 if now % 0.4 < 0.2 else 1.0)
     names = [f"op{i}" for i in range(20)]
-    found = measure([world.subject(n, 0.2 + 0.01 * i) for i, n in enumerate(names)])
+    subjects = [world.subject(n, 0.2 + 0.01 * i) for i, n in enumerate(names)]
+    found = measure(subjects, OPS, Notes())
     rates = [found[n].median_ms / (0.2 + 0.01 * i) for i, n in enumerate(names)]
     assert max(rates) / min(rates) == pytest.approx(1, rel=0.02)
     assert all(time.spread_ms < 0.02 * time.median_ms for time in found.values())
@@ -121,11 +94,14 @@ def test_slow_subjects_are_timed_less_often_over_the_same_rounds(slow_ms: float)
     world = World(lambda now: rng.lognormvariate(0, 0.3))
     sampling = Sampling(anchor_tolerance=float("inf"), max_seconds=0.4)
     order: list[str] = []
+
+    class Ordered(Notes):
+        def add_samples(self, samples_ms: Mapping[str, float]) -> None:
+            order.extend(samples_ms)
+
     times = {"slow": slow_ms, "quick": 0.5}
     subjects = [world.subject(name, ms) for name, ms in times.items()]
-    found = measure(
-        subjects, sampling, keep=lambda w: order.extend(w), done=lambda *_: None
-    )
+    found = measure(subjects, sampling, Ordered())
     assert found["quick"].samples > 300
     assert 20 <= found["slow"].samples <= 33
     turns = [i for i, name in enumerate(order) if name == "slow"]
@@ -133,34 +109,29 @@ def test_slow_subjects_are_timed_less_often_over_the_same_rounds(slow_ms: float)
 
 
 def test_a_later_call_goes_on_with_the_windows_of_an_earlier_one() -> None:
-    kept: dict[str, list[float]] = {}
-
     class Killed(Exception):
         pass
 
-    def keep(windows_ms: Mapping[str, Sequence[float]]) -> None:
-        for key, found in windows_ms.items():
-            kept.setdefault(key, []).extend(found)
-        if len(kept["op3"]) == 10:
-            raise Killed
+    class Fragile(Notes):
+        def add_samples(self, samples_ms: Mapping[str, float]) -> None:
+            super().add_samples(samples_ms)
+            if len(self.kept["op3"]) == 10:
+                raise Killed
 
-    world = World()
+    world, first = World(), Fragile()
     subjects = [world.subject(f"op{i}", 0.01 * (i + 1)) for i in range(8)]
     with pytest.raises(Killed):
-        measure(subjects, keep=keep)
-    assert len(kept) == 8
-    more: dict[str, list[float]] = {}
-
-    def keep_more(windows_ms: Mapping[str, Sequence[float]]) -> None:
-        for key, found in windows_ms.items():
-            more.setdefault(key, []).extend(found)
-
-    found = measure(subjects, earlier=kept, keep=keep_more)
+        measure(subjects, OPS, first)
+    before = {key: len(samples) for key, samples in first.kept.items()}
+    assert len(before) == 8
+    second = Notes(kept=first.kept)
+    found = measure(subjects, OPS, second)
+    after = {key: len(samples) for key, samples in second.kept.items()}
     for i, (key, time) in enumerate(found.items()):
-        assert time.samples == len(kept[key]) + len(more[key]) >= Sampling().min_rounds
+        assert time.samples == after[key] >= OPS.min_rounds
         assert time.median_ms == pytest.approx(0.01 * (i + 1))
     # This process may lose its core meanwhile, and then all go on a little longer.
-    assert min(map(len, more.values())) < Sampling().min_rounds
+    assert min(after[key] - before[key] for key in after) < OPS.min_rounds
 
 
 def test_groups_bound_the_memory() -> None:
@@ -171,9 +142,12 @@ def test_groups_bound_the_memory() -> None:
         """How many sessions had been loaded when each subject was done."""
         world.loaded.clear()
         counts: list[int] = []
-        measure(
-            subjects, Sampling(**limits), done=lambda *_: counts.append(len(world.loaded))
-        )
+
+        class Counting(Notes):
+            def finish(self, key: str, time: Measurement) -> None:
+                counts.append(len(world.loaded))
+
+        measure(subjects, Sampling(**limits), Counting())
         return counts
 
     assert loaded() == [18] * 6
@@ -202,7 +176,7 @@ def test_a_group_ends_when_memory_does_and_leaves_none_behind(
         return Subject(name, load)
 
     monkeypatch.setattr(sampling_module, "available_bytes", lambda: 100 - len(alive))
-    found = measure([subject(f"op{i}") for i in range(60)], Sampling())
+    found = measure([subject(f"op{i}") for i in range(60)], OPS, Notes())
     assert len(found) == 60
     assert 75 <= most <= 78  # three sessions of the last one
 
@@ -213,15 +187,15 @@ def test_what_is_timed_later_is_given_at_the_level_of_before() -> None:
     world = World(lambda now: (1.3 if slow else 1.0) * rng.lognormvariate(0, 0.05))
     subjects = {f"op{i}": 0.2 + 0.01 * i for i in range(30)}
     slow = False
-    old = {name: world.subject(name, ms) for name, ms in list(subjects.items())[:25]}
-    before = measure(list(old.values()))
+    every = [world.subject(name, ms) for name, ms in subjects.items()]
+    notes = Notes()
+    before = measure(every[:25], OPS, notes)
     slow = True
-    new = [world.subject(name, subjects[name]) for name in subjects if name not in old]
-    known = [(subject, before[name].median_ms) for name, subject in old.items()]
-    rates = [before[name].median_ms / subjects[name] for name in old]
-    for name, time in measure(new, known=known).items():
+    rates = [time.median_ms / subjects[name] for name, time in before.items()]
+    for name, time in measure(every, OPS, notes).items():
         assert time.median_ms / subjects[name] == pytest.approx(median(rates), rel=0.02)
-    alone = measure(new)
+        assert name not in before or time == before[name]
+    alone = measure(every[25:], OPS, Notes())
     assert alone["op29"].median_ms > 1.2 * subjects["op29"]
 
 
@@ -229,7 +203,8 @@ def test_rows_are_of_the_machine_when_it_is_fast() -> None:
     """How often it is slow does not show, if it is fast for a tenth of the time."""
     for share in (0.2, 0.8):
         world = World(lambda now, share=share: 1.4 if now % 2 < 2 * share else 1.0)  # type: ignore[misc]
-        found = measure([world.subject(f"op{i}", 0.2 + 0.01 * i) for i in range(20)])
+        subjects = [world.subject(f"op{i}", 0.2 + 0.01 * i) for i in range(20)]
+        found = measure(subjects, OPS, Notes())
         for i, time in enumerate(found.values()):
             assert time.median_ms == pytest.approx(0.2 + 0.01 * i, rel=0.03)
 
@@ -243,7 +218,8 @@ def test_what_slows_one_kind_is_taken_off_of_that(
     ticks = SimpleNamespace(perf_counter=lambda: world.now)
     monkeypatch.setattr(series_module, "time", ticks)
     rows = {f"op{i}": (0.2 + 0.01 * i, "depthwise" if i < 8 else "") for i in range(30)}
-    found = measure([world.subject(n, ms, kind=kind) for n, (ms, kind) in rows.items()])
+    subjects = [world.subject(n, ms, kind=kind) for n, (ms, kind) in rows.items()]
+    found = measure(subjects, OPS, Notes())
     for name, (ms, _) in rows.items():
         assert found[name].median_ms == pytest.approx(ms, rel=0.02)
 
@@ -252,12 +228,16 @@ def test_rejected_subjects_are_left_out_or_raised() -> None:
     def reject() -> Session:
         raise BadInput("no such operator")
 
-    world, refused = World(), dict[str, BadInput]()
+    class Strict(Notes):
+        def reject(self, key: str, error: BadInput) -> None:
+            raise error
+
+    world, notes = World(), Notes()
     subjects = [world.subject("good", 1.0), Subject("bad", reject)]
-    assert list(measure(subjects, rejected=refused.__setitem__)) == ["good"]
-    assert list(refused) == ["bad"]
+    assert list(measure(subjects, OPS, notes)) == ["good"]
+    assert list(notes.refused) == ["bad"]
     with pytest.raises(BadInput, match="no such operator"):
-        measure(subjects)
+        measure(subjects, OPS, Strict())
 
 
 def test_ratio_cancels_the_drift_that_both_share() -> None:
@@ -273,10 +253,10 @@ def test_ratio_cancels_the_drift_that_both_share() -> None:
 
 def test_a_median_is_the_average_of_sessions_that_differ() -> None:
     world, speeds = World(), iter([10.0, 14.0, 12.0])
-    found = measure([Subject("a", lambda: Timed(world, next(speeds)))])["a"]
+    found = measure([Subject("a", lambda: Timed(world, next(speeds)))], OPS, Notes())["a"]
     assert found.median_ms == pytest.approx(12, rel=0.01)
     world, speeds = World(), iter([10.0, 10.1, 13.0])
-    found = measure([Subject("a", lambda: Timed(world, next(speeds)))])["a"]
+    found = measure([Subject("a", lambda: Timed(world, next(speeds)))], OPS, Notes())["a"]
     assert found.median_ms == pytest.approx((10 + 10.1 + 13) / 3, rel=0.01)
     assert found.spread_ms == pytest.approx(0)
 
@@ -289,7 +269,7 @@ def test_what_is_slow_to_build_is_built_once() -> None:
         clock.sleep(0.03)
         return subject.load()
 
-    measure([Subject("a", slowly)], Sampling(max_seconds=0.02))
+    measure([Subject("a", slowly)], Sampling(max_seconds=0.02), Notes())
     assert world.loaded == ["a"]
 
 
