@@ -1,6 +1,7 @@
 """A network as plain data, which of its spans may merge, and a plan for it. No torch."""
 
 from dpcompress.blueprint.chains import find_chains, skips
+from dpcompress.blueprint.check_plan import check_plan
 from dpcompress.blueprint.data import (
     Blueprint,
     Chain,
@@ -44,6 +45,7 @@ __all__ = [
     "barriers",
     "branch_ops",
     "candidates",
+    "check_plan",
     "examine",
     "find_chains",
     "input_margin",

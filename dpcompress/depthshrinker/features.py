@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dpcompress.blueprint import Blueprint
-from dpcompress.graph.linearize import value_nodes
+from dpcompress.graph.nodes import value_nodes
 from dpcompress.graph.normal_form import free_name
 
 
@@ -31,8 +31,7 @@ def tapped(
     """`network` with a tap at each position, added activations included; it shares all
     modules with `network`, so that training one trains both."""
     copied = fx.GraphModule(network, copy.deepcopy(network.graph))
-    copied.meta["blueprint"] = blueprint
-    values = value_nodes(copied)
+    values = value_nodes(copied, blueprint)
     taps = []
     for position in positions:
         tap, node = Tap(), values[blueprint.layers[position - 1].out]

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from dpcompress.depthshrinker.groups import Group
 from dpcompress.graph.capture import capture
+from dpcompress.graph.nodes import op_nodes
 from dpcompress.graph.normal_form import free_name
 
 MOMENTS = 101
@@ -73,7 +74,7 @@ def insert_masks(
     masks = Masks(len(groups)).to(next(network.parameters()).dtype)
     name = free_name(network, "masks")
     network.add_submodule(name, masks)
-    nodes = {n.meta["op"]: n for n in network.graph.nodes if "op" in n.meta}
+    nodes = op_nodes(network)
     first = next(n for n in network.graph.nodes if n.op != "placeholder")
     with network.graph.inserting_before(first):
         values = network.graph.call_module(name)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dpcompress.blueprint import Blueprint, MergedSpan
+from dpcompress.blueprint import Blueprint, MergedSpan, check_plan
 from dpcompress.errors import VerificationFailed
 from dpcompress.files import write_text
-from dpcompress.graph.linearize import check_plan, op_nodes, value_nodes
+from dpcompress.graph.nodes import op_nodes, origin_of, value_nodes
 
 FLOAT64_LIMIT = 1e-10
 FLOAT32_LIMIT = 1e-4
@@ -132,8 +132,8 @@ def certify(
     `merged` is in float64, as composed; it is compared so, and cast to float32. Each
     span is compared on the inputs that the linearized network gives it.
     """
-    blueprint: Blueprint = linearized.meta["blueprint"]
-    spans = check_plan(blueprint, linearized.meta["plan"])
+    blueprint, plan = origin_of(linearized)
+    spans = check_plan(blueprint, plan)
     pairs = {
         dtype: (
             copy.deepcopy(linearized).cpu().to(dtype).eval(),
@@ -143,11 +143,11 @@ def certify(
     }
     generator = torch.Generator().manual_seed(0)
     random = torch.randn(_RANDOM_IMAGES, *blueprint.input, generator=generator)
-    on_random = _compare(pairs, spans, random)
-    on_real = None if images is None else _compare(pairs, spans, images.cpu())
+    on_random = _compare(pairs, blueprint, spans, random)
+    on_real = None if images is None else _compare(pairs, blueprint, spans, images.cpu())
     fp16 = [_fp16_difference(net, random) for net in pairs[torch.float32]]
     return Certificate(
-        plan=linearized.meta["plan"].model_dump(mode="json"),
+        plan=plan.model_dump(mode="json"),
         network_random=on_random[0],
         network_real=on_real[0] if on_real else None,
         spans=[
@@ -171,11 +171,11 @@ _Pairs = dict[torch.dtype, tuple[fx.GraphModule, fx.GraphModule]]
 
 
 def _compare(
-    pairs: _Pairs, spans: list[MergedSpan], images: Tensor
+    pairs: _Pairs, blueprint: Blueprint, spans: list[MergedSpan], images: Tensor
 ) -> tuple[Difference, list[Difference]]:
     (linear64, merged64), (linear32, merged32) = pairs.values()
-    output64, values64 = _run(linear64, spans, images.double())
-    output32, values32 = _run(linear32, spans, images.float())
+    output64, values64 = _run(linear64, blueprint, spans, images.double())
+    output32, values32 = _run(linear32, blueprint, spans, images.float())
     with torch.no_grad():
         whole = Difference(
             _relative(merged64(images.double()), output64),
@@ -201,10 +201,13 @@ def _compare(
 
 
 def _run(
-    network: fx.GraphModule, spans: list[MergedSpan], images: Tensor
+    network: fx.GraphModule,
+    blueprint: Blueprint,
+    spans: list[MergedSpan],
+    images: Tensor,
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """The output, and each span's input and output."""
-    exits, entries = op_nodes(network), value_nodes(network)
+    exits, entries = op_nodes(network), value_nodes(network, blueprint)
     wanted = {entries[s.entry] for s in spans} | {exits[s.exit] for s in spans}
     kept: dict[fx.Node, Tensor] = {}
 

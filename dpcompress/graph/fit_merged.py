@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from dpcompress.blueprint import Blueprint, MergedSpan, Plan
+from dpcompress.blueprint import Blueprint, MergedSpan, Plan, check_plan
 from dpcompress.errors import BadInput
 from dpcompress.files import write_text
-from dpcompress.graph.linearize import check_plan, linearize, op_nodes, value_nodes
+from dpcompress.graph.linearize import linearize
 from dpcompress.graph.merge import merge_unchecked
+from dpcompress.graph.nodes import op_nodes, value_nodes
 from dpcompress.graph.partial import Parts
 from dpcompress.graph.span_fit import RIDGE, Original, begin_fit, chunks, whole_kernel
 from dpcompress.progress import Progress, silent
@@ -106,7 +107,7 @@ class _Fitter:
         self.original, self.merged, self.images = original, merged, images
         self.blueprint: Blueprint = original.blueprint
         self.plan, self.parts = plan, Parts(merged)
-        self.exits, self.entries = op_nodes(merged), value_nodes(merged)
+        self.exits, self.entries = op_nodes(merged), value_nodes(merged, self.blueprint)
 
     def fit(self, span: MergedSpan, ridge: float) -> float:
         """Put the best convolution into `span`'s place; its residual."""

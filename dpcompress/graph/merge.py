@@ -9,11 +9,16 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from dpcompress import algebra
-from dpcompress.blueprint import Blueprint, MergedSpan
-from dpcompress.errors import IllegalMerge
+from dpcompress.blueprint import Blueprint, MergedSpan, check_plan
 from dpcompress.graph.certificate import Certificate, certify
 from dpcompress.graph.decay import require_gone
-from dpcompress.graph.linearize import check_plan, op_nodes, value_nodes
+from dpcompress.graph.nodes import (
+    forget_origin,
+    op_nodes,
+    origin_of,
+    take_over,
+    value_nodes,
+)
 
 
 def merge(
@@ -47,22 +52,19 @@ def checked(network: nn.Module) -> fx.GraphModule:
         inner = getattr(network, wrapper, None)
         if isinstance(inner, nn.Module) and not isinstance(network, fx.GraphModule):
             network = inner
-    if not isinstance(network, fx.GraphModule) or "plan" not in network.meta:
-        raise IllegalMerge(
-            f"{type(network).__name__} is not a linearized network.",
-            "Make it with dpcompress.linearize(model, plan) and load your weights.",
-        )
+    origin_of(network)
     require_gone(network)
+    assert isinstance(network, fx.GraphModule)
     return network
 
 
 def merge_unchecked(linearized: fx.GraphModule) -> fx.GraphModule:
     """`merge` without its check, in float64."""
     network = copy.deepcopy(linearized).cpu().double().eval()
-    blueprint: Blueprint = network.meta["blueprint"]
-    spans = check_plan(blueprint, network.meta["plan"])
+    blueprint, plan = origin_of(network)
+    spans = check_plan(blueprint, plan)
     convs = [merged_conv(network, blueprint, span) for span in spans]
-    exits, entries = op_nodes(network), value_nodes(network)
+    exits, entries = op_nodes(network), value_nodes(network, blueprint)
     for span, conv in zip(spans, convs, strict=True):
         old = exits[span.exit]
         new = _replace(network, blueprint, span, conv, entries[span.entry], old)
@@ -72,6 +74,7 @@ def merge_unchecked(linearized: fx.GraphModule) -> fx.GraphModule:
     network.graph.lint()
     network.recompile()
     network.delete_all_unused_submodules()
+    forget_origin(network)
     return network
 
 
@@ -170,6 +173,6 @@ def _replace(
                 F.pad, (entry, (left, right, top, bottom))
             )
         new.args = (padded,)
-    new.meta["op"] = exit.meta["op"]
+    take_over(new, exit)
     exit.replace_all_uses_with(new)
     return new

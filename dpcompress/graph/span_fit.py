@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dpcompress.algebra import ConvFit, FittedConv
 from dpcompress.blueprint import Blueprint, ConvSpec, MergedSpan
 from dpcompress.graph.capture import capture
-from dpcompress.graph.linearize import op_nodes
+from dpcompress.graph.nodes import op_nodes
 from dpcompress.graph.partial import Parts, fold_norms
 
 RIDGE = 1e-2

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.cli.options import parse_input
 from dpcompress.graph import certify, linearize, merge_unchecked, trace
-from dpcompress.graph.linearize import op_nodes
+from dpcompress.graph.nodes import op_nodes
 from dpcompress.models import load_model
 from experiments.zoo.zoo import relative
 from tests.graph.networks import random_plan, randomise

@@ -26,6 +26,29 @@ def test_random_plans_merge_exactly(case: tuple[nn.Module, tuple[int, ...]], see
         assert difference(merged(images), linear.eval()(images)) < 1e-10
 
 
+@given(chains(), st.integers(0, 2**20))
+def test_own_frames_change_neither_outputs_nor_gradients(
+    case: tuple[nn.Module, tuple[int, ...]], seed: int
+):
+    """In eval mode; in training mode batch statistics leave the border out by design."""
+    model, shape = case
+    plan = random_plan(trace(model, shape), seed, candidates=False)
+    images = torch.randn(2, *shape, dtype=torch.float64)
+    networks = [linearize(model, plan, own_frames=own).eval() for own in (True, False)]
+    outputs = [network(images) for network in networks]
+    assert difference(*(output.detach() for output in outputs)) < 1e-10
+    upstream = torch.randn_like(outputs[0])
+    for output in outputs:
+        output.backward(upstream)
+    for (name, own), wide in zip(
+        networks[0].named_parameters(), networks[1].parameters(), strict=True
+    ):
+        assert (own.grad is None) == (wide.grad is None), name
+        if own.grad is not None and wide.grad is not None:
+            scale = wide.grad.abs().max().clamp_min(1e-6)
+            assert (own.grad - wide.grad).abs().max() < 1e-10 * scale, name
+
+
 @given(chains())
 def test_keeping_everything_is_the_original_function(
     case: tuple[nn.Module, tuple[int, ...]],

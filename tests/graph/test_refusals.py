@@ -184,8 +184,10 @@ def test_plans_that_do_not_fit_are_refused():
     unknown = Choice(start=0, stop=2, way="drop")
     with pytest.raises(BadInput, match="'drop', which this version does not know"):
         linearize(model, Plan(choices=(unknown,), activations=(), **fits))
-    with pytest.raises(IllegalMerge, match="not a linearized network"):
-        merge(model)
+    merged, _ = merge(linearize(model, keep_everything(blueprint)))
+    for other in (model, merged):
+        with pytest.raises(IllegalMerge, match="not a linearized network"):
+            merge(other)
 
 
 def conv_only() -> nn.Module:

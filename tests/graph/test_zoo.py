@@ -1,5 +1,7 @@
 """Known networks: they trace, merge exactly, and what should merge does."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -47,6 +49,13 @@ def test_linearized_and_merged_agree(spec: str):
     for seed in range(3):
         linear = linearize(model, random_plan(blueprint, seed))
         randomise(linear, SMALL, seed)
+        wide = linearize(model, random_plan(blueprint, seed), own_frames=False).double()
+        wide.load_state_dict(linear.state_dict())
+        images = torch.randn(2, *SMALL, dtype=torch.float64)
+        with torch.no_grad():
+            expected = wide(images)
+            actual = copy.deepcopy(linear).double()(images)
+            assert (actual - expected).abs().max() < 1e-10 * expected.abs().max()
         merged, certificate = merge(linear)
         assert certificate.network_random.float64 < 1e-10
         assert certificate.network_random.float32 < 1e-4
