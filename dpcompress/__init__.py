@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dpcompress.version import __version__
+from dpcompress.version import __version__ as __version__
 
 _ROOM_OF = {
     "load_model": "models",
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from dpcompress.training.finetune import finetune
 
 __all__ = [
-    "__version__",
     "bench",
     "export",
     "finetune",
