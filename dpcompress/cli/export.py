@@ -93,8 +93,7 @@ def export(
         export_tensorrt,
     )
     from dpcompress.files import write_bytes
-    from dpcompress.graph import linearize
-    from dpcompress.graph.merge import merge_unchecked
+    from dpcompress.graph import build
     from dpcompress.models import (
         default_input,
         load_model,
@@ -134,8 +133,7 @@ def export(
                 "Give --weights FILE, as merge wrote it.",
             )
         require_origin(str(weights), form="merged", plan=decision.digest)
-        network = merge_unchecked(linearize(load_model(model, None, arguments), decision))
-        network = network.float()
+        network = build(load_model(model, None, arguments), decision)
         load_weights(network, str(weights))
     content = export(network, shape, batch)
     generator = torch.Generator().manual_seed(0)

@@ -123,7 +123,7 @@ def profile(
 
     from dpcompress.blueprint import keep_everything
     from dpcompress.exporters import export
-    from dpcompress.graph import linearize, merge_unchecked, trace
+    from dpcompress.graph import build, trace
     from dpcompress.latency import Store, table_from_results, write_bundle
     from dpcompress.latency import profile as measure_table
     from dpcompress.latency.store import default_path
@@ -138,8 +138,8 @@ def profile(
     if results is not None:
         table = table_from_results(blueprint, results)
     else:
-        unchanged = merge_unchecked(linearize(network, keep_everything(blueprint)))
-        original = export(unchanged.float(), shape, batch)
+        unchanged = build(network, keep_everything(blueprint))
+        original = export(unchanged, shape, batch)
         if bundle is not None:
             with progress_bar("bundle") as progress:
                 graphs = write_bundle(

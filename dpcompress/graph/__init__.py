@@ -1,5 +1,6 @@
 """torch networks: trace, linearize, merge, and the proof that a merge is exact."""
 
+from dpcompress.graph.build import build
 from dpcompress.graph.capture import left_alone
 from dpcompress.graph.certificate import Certificate, certify
 from dpcompress.graph.decay import Decay, decays, set_share
@@ -13,6 +14,7 @@ __all__ = [
     "Certificate",
     "Decay",
     "FitReport",
+    "build",
     "certify",
     "decays",
     "fit_merged",

@@ -13,8 +13,7 @@ from torch import Tensor, fx, nn
 from dpcompress.blueprint import Blueprint, MergedSpan, Plan, check_plan
 from dpcompress.errors import BadInput
 from dpcompress.files import write_text
-from dpcompress.graph.linearize import linearize
-from dpcompress.graph.merge import merge_unchecked
+from dpcompress.graph.build import build
 from dpcompress.graph.nodes import op_nodes, value_nodes
 from dpcompress.graph.partial import Parts
 from dpcompress.graph.span_fit import RIDGE, Original, begin_fit, chunks, whole_kernel
@@ -83,7 +82,7 @@ def fit_merged(
             "fitted on.",
             f"Give {LEAST_IMAGES} or more of the plan's input size.",
         )
-    merged = merge_unchecked(linearize(model, plan)).float()
+    merged = build(model, plan)
     merged.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fitter = _Fitter(Original(model, plan.input), merged, plan, images)
     spans = [s for s in check_plan(fitter.blueprint, plan) if s.span.length > 1]

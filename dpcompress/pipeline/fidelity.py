@@ -14,7 +14,7 @@ from torch import nn
 from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.exporters import export
 from dpcompress.files import write_bytes, write_text
-from dpcompress.graph import linearize, merge_unchecked
+from dpcompress.graph import build
 from dpcompress.latency import bench
 from dpcompress.latency.correction import corrected
 from dpcompress.latency.fidelity import CheckRun, Fidelity
@@ -38,8 +38,7 @@ def thorough(networks: int) -> Sampling:
 def merged_onnx(network: nn.Module, plan: Plan, batch: int) -> bytes:
     """The merged network of `plan` as ONNX, without fine-tuning: for its latency."""
     assert plan.input is not None
-    merged = merge_unchecked(linearize(network, plan)).float()
-    return export(merged, plan.input, batch)
+    return export(build(network, plan), plan.input, batch)
 
 
 def time_plans(

@@ -18,7 +18,7 @@ from dpcompress.blueprint.data import Frozen
 from dpcompress.errors import BadInput, UsageError
 from dpcompress.exporters import ExportCheck
 from dpcompress.files import write_bytes, write_text
-from dpcompress.graph import linearize, merge_unchecked
+from dpcompress.graph import build, linearize
 from dpcompress.graph.certificate import Certificate
 from dpcompress.graph.fit_merged import FitReport
 from dpcompress.latency import Store
@@ -234,7 +234,7 @@ class RunFolder(Generic[S]):
 
     def merged_network(self, weights: str) -> fx.GraphModule:
         """The plan's merged network with the weights of a file of the run."""
-        network = merge_unchecked(self.linearized_network()).float()
+        network = build(self.original_network(), self.plan)
         self._load(network, weights, "merged")
         return network
 

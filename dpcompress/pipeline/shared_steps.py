@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dpcompress.blueprint import keep_everything
 from dpcompress.exporters import check_onnx, export
-from dpcompress.graph import linearize, merge, merge_unchecked, trace
+from dpcompress.graph import build, merge, trace
 from dpcompress.latency import bench, profile
 from dpcompress.models import Origin, save_weights, weights_digest
 from dpcompress.pipeline.calibration import calibrate
@@ -59,8 +59,7 @@ def export_original(run: RunFolder[Any], bars: Bars) -> None:
     """Write the original as ONNX, by the path that merged networks take: norms folded,
     the same exporter. Otherwise the comparison would not be fair."""
     settings = run.settings
-    linear = linearize(run.original_network(), keep_everything(run.blueprint))
-    network = merge_unchecked(linear).float()
+    network = build(run.original_network(), keep_everything(run.blueprint))
     data = export(network, settings.input, settings.batch)
     check_onnx(data, network, run.data.test.first(_CHECK_IMAGES))
     run.original_onnx = data

@@ -17,7 +17,7 @@ from dpcompress.cli.output import progress_bar
 from dpcompress.depthshrinker import By
 from dpcompress.exporters import export
 from dpcompress.files import digest
-from dpcompress.graph import linearize, merge_unchecked, trace
+from dpcompress.graph import build, trace
 from dpcompress.importance import Estimator, Finetune, score, worth_scoring
 from dpcompress.latency import Store, bench, profile
 from dpcompress.models import load_weights
@@ -158,14 +158,14 @@ class Context:
                 return pruned(self.original, shape.share, INPUT)
             return narrowed(self.original, self.blueprint, shape.share)
         plan = shape or keep_everything(self.blueprint)
-        return merge_unchecked(linearize(self.original, plan)).float()
+        return build(self.original, plan)
 
     def export(self, shape: Shape) -> bytes:
         """ONNX with norms folded, whatever the shape."""
         network = self.build(shape)
         if isinstance(shape, Channels):
             everything = keep_everything(trace(network.eval(), INPUT))
-            network = merge_unchecked(linearize(network, everything)).float()
+            network = build(network, everything)
         return export(network, INPUT, self.config.batch)
 
     @cached_property

@@ -62,7 +62,7 @@ def main() -> None:
 
 def build(work: Path, options) -> None:
     from dpcompress.exporters import export
-    from dpcompress.graph import linearize, merge_unchecked
+    from dpcompress.graph import build
 
     made, blueprint = mobilenet.network(options.model, options.size)
     table = LatencyTable.read(work / "onnxruntime_batch1.csv")
@@ -73,7 +73,7 @@ def build(work: Path, options) -> None:
             batch: work / f"plan{i:02}_batch{batch}.onnx" for batch in options.batches
         }
         if not all(file.exists() for file in files.values()):
-            merged = merge_unchecked(linearize(made, plan)).float()
+            merged = build(made, plan)
             for batch, file in files.items():
                 write_bytes(file, export(merged, blueprint.input, batch))
             print(i + 1, "of", len(plans), flush=True)

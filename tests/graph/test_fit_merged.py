@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from dpcompress.blueprint import Plan, Span, examine, keep_everything
 from dpcompress.errors import BadInput
 from dpcompress.graph import (
+    build,
     fit_merged,
     linearize,
     merge,
-    merge_unchecked,
     trace,
     with_norms,
     without_norms,
@@ -131,7 +131,7 @@ def test_front_to_back_makes_up_for_earlier_errors() -> None:
     plan = Plan.build((0, 1, 3, 5, 7), (1, 3, 5, 7), blueprint=blueprint.digest,
                       input=SHAPE)  # fmt: skip
     together, report = fit_merged(model, plan, images(200))
-    alone = merge_unchecked(linearize(model, plan)).float()
+    alone = build(model, plan)
     original = Original(model, SHAPE)
     for start, stop in plan.merged:
         (conv,) = original.fit([examine(blueprint, Span(start, stop))], images(200))
@@ -139,7 +139,7 @@ def test_front_to_back_makes_up_for_earlier_errors() -> None:
         module.weight.data, module.bias.data = conv.weight.float(), conv.bias.float()
     unseen = images(100, 5)
     with torch.no_grad():
-        unfitted = merge_unchecked(linearize(model, plan)).float()
+        unfitted = build(model, plan)
         networks = (together, alone, unfitted)
         errors = [(net(unseen) - model(unseen)).square().mean() for net in networks]
     assert errors[0] < 0.9 * errors[1] < 0.9 * errors[2]
