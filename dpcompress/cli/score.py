@@ -27,7 +27,7 @@ from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
-    from dpcompress.importance.score import Executor
+    from dpcompress.importance.workers import Executor
     from dpcompress.settings import Metric
 
 _METRICS = ("loss", "accuracy", "logits")

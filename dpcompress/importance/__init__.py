@@ -1,18 +1,19 @@
-"""How much each span's activations matter: estimators, and the table that they fill."""
+"""The importance of each span's activations: estimators, and the table that they fill."""
 
 from dpcompress.importance.entries import entries, plan_of, worth_scoring
 from dpcompress.importance.finetune import Finetune
 from dpcompress.importance.fit import Fit, calibration_images
-from dpcompress.importance.protocol import Entry, Estimator, Job
+from dpcompress.importance.protocol import Chunk, Entry, Estimator, Scores
 from dpcompress.importance.score import estimator_of, score
 from dpcompress.importance.values import extend, normalise
 
 __all__ = [
+    "Chunk",
     "Entry",
     "Estimator",
     "Finetune",
     "Fit",
-    "Job",
+    "Scores",
     "calibration_images",
     "entries",
     "estimator_of",

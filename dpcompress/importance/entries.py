@@ -12,9 +12,12 @@ from dpcompress.tables import LatencyTable
 
 
 def flags(blueprint: Blueprint, position: int, free: bool = True) -> tuple[int, ...]:
-    """Flags that `position` can have: where the original is linear 0, and 1 for a `free`
-    activation, elsewhere 1 (as at position 0, by convention). The last position stays
-    as it is."""
+    """List the flags that `position` can have.
+
+    Where the original has an activation, and at position 0 by convention, it is 1. Where
+    it is linear, 0, and with `free` also 1, for an added activation; the last position
+    stays as it is.
+    """
     if position == 0 or blueprint.has_activation(position):
         return (1,)
     return (0, 1) if free and position < blueprint.depth else (0,)
@@ -23,8 +26,10 @@ def flags(blueprint: Blueprint, position: int, free: bool = True) -> tuple[int, 
 def entries(
     blueprint: Blueprint, spans: Iterable[Span] | None = None, free: bool = True
 ) -> list[Entry]:
-    """All entries of `spans` (default: every candidate), in order; without `free`, those
-    that add no activation."""
+    """List all entries of `spans` (default: every candidate), in order.
+
+    Without `free`, entries that add an activation are left out.
+    """
     return [
         Entry(span.start, span.stop, a, b)
         for span in sorted(candidates(blueprint) if spans is None else spans)
@@ -57,8 +62,11 @@ def worth_scoring(blueprint: Blueprint, latency: LatencyTable) -> list[Span]:
 
 
 def plan_of(blueprint: Blueprint, entry: Entry) -> Plan:
-    """The network as it is, but for one entry: no activations strictly inside its span,
-    free ones at the ends where its flags ask for them."""
+    """Make the plan that applies one entry and leaves the rest of the network as it is.
+
+    No activation stands strictly inside the entry's span; one is added at an end where
+    the flags ask for it.
+    """
     inside = range(entry.start + 1, entry.stop)
     positions = [p for p in range(blueprint.depth + 1) if p not in inside]
     ends = {entry.start: entry.act_start, entry.stop: entry.act_stop}

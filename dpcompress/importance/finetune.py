@@ -1,24 +1,43 @@
-"""The published estimator: remove, fine-tune briefly, look at held-out images."""
+"""The published estimator: remove activations, train briefly, look at held-out images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-from dpcompress.blueprint import Blueprint
+from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.graph import linearize
 from dpcompress.importance.entries import plan_of
-from dpcompress.importance.protocol import Entry, Job
+from dpcompress.importance.protocol import Chunk, Entry, Scores
 from dpcompress.settings import SCORE, Recipe
 from dpcompress.training import Data, evaluate, finetune, seeded
 
+# Trainings of at least this many steps re-initialise single layers, as published.
 RENEWING_STEPS = 200
-"""From which on single layers are renewed, and short trainings end."""
 
 _NORMS = nn.modules.batchnorm._BatchNorm
+
+
+class Trained(NamedTuple):
+    """The original network and what it is trained and evaluated with."""
+
+    model: nn.Module
+    blueprint: Blueprint
+    data: Data
+
+
+class Variant(NamedTuple):
+    """A network that is trained to score an entry.
+
+    plan: of the linearized network.
+    renewed: the layer that starts from new weights, if any.
+    """
+
+    plan: Plan
+    renewed: int | None
 
 
 @dataclass(frozen=True)
@@ -27,15 +46,16 @@ class Finetune:
 
     A single layer has nothing to remove: as published, it starts from new weights
     instead, or short spans would look too good. All entries see the same batches
-    (recipe.seed), which takes out of their differences what the batches contribute.
+    (recipe.seed), so that their differences do not come from the batches.
 
-    renew: single layers start from new weights, as published, which takes hundreds of
-        steps to make up for. In a shorter training their scores would tell how fast a
-        layer is learnt, not what it is worth: then they keep their own. None decides
-        by the number of steps (`RENEWING_STEPS`).
-    norm_momentum: of the batch norms, so that a few steps settle their statistics.
-    free_activations: try added ones; they pay off in long trainings, and double the
-        entries.
+    recipe: the default is for small images and minutes; more steps rank spans better.
+    renew: whether single layers start from new weights, which takes hundreds of steps to
+        make up for: after fewer, their scores would tell how fast a layer is learnt, not
+        what it is worth. None: from `RENEWING_STEPS` steps on.
+    norm_momentum: least momentum of batch norms, so that their statistics settle within
+        a few steps.
+    free_activations: try added activations; they pay off in long trainings, and double
+        the entries.
     """
 
     recipe: Recipe = SCORE
@@ -54,56 +74,62 @@ class Finetune:
 
     @property
     def alpha(self) -> float:
-        """As published, or, where single layers have nothing to make up for, 1."""
+        """The published 1.2, or 1 where single layers have nothing to make up for."""
         return 1.2 if self.renews else 1.0
 
     @property
-    def identity(self) -> dict[str, Any]:
-        kept = {} if self.renews else {"renew": False}
-        return {
+    def settings(self) -> dict[str, Any]:
+        """The name and all settings, as JSON."""
+        settings = {
             "name": "finetune",
             "recipe": self.recipe.model_dump(),
             "norm_momentum": self.norm_momentum,
-            **kept,
         }
+        return settings if self.renews else {**settings, "renew": False}
 
-    def jobs(self, entries: Sequence[Entry | None]) -> list[Job]:
-        """One per entry; single layers with their own weights are often one network."""
-        single: list[Entry | None] = []
-        if not self.renews:
-            single = [e for e in entries if e is not None and e.span.length == 1]
-        others: list[Job] = [(e,) for e in entries if e not in single]
-        return [tuple(single)] * bool(single) + others
+    def chunks(self, entries: Sequence[Entry | None]) -> list[Chunk]:
+        """Part `entries`: single layers that keep their weights are often one network
+        and stay together, all others are trained apart."""
+        together: list[Entry | None] = []
+        apart: list[Entry | None] = []
+        for entry in entries:
+            is_single = entry is not None and entry.span.length == 1
+            (together if is_single and not self.renews else apart).append(entry)
+        chunks: list[Chunk] = [(entry,) for entry in apart]
+        return [tuple(together), *chunks] if together else chunks
 
-    def __call__(
-        self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
-    ) -> list[dict[str, float]]:
-        if self.renews or job[0] is None or job[0].span.length > 1:
-            return [self._score(model, blueprint, data, entry) for entry in job]
-        plans = [plan_of(blueprint, entry) for entry in job if entry]
-        scores = {
-            plan: self._score(model, blueprint, data, entry)
-            for plan, entry in dict(zip(plans, job, strict=True)).items()
-        }
-        return [scores[plan] for plan in plans]
+    def prepare(self, model: nn.Module, blueprint: Blueprint, data: Data) -> Trained:
+        """Keep the arguments together; there is nothing to prepare."""
+        return Trained(model, blueprint, data)
 
-    def _score(
-        self, model: nn.Module, blueprint: Blueprint, data: Data, entry: Entry | None
-    ) -> dict[str, float]:
-        network = model
-        if entry is not None:
-            network = linearize(model, plan_of(blueprint, entry))
-            if entry.span.length == 1 and self.renews:
-                self._renew(network, blueprint, entry.stop)
+    def score(self, state: Trained, entries: Sequence[Entry | None]) -> list[Scores]:
+        """Return held-out accuracy and loss (nats) of each entry's network, trained."""
+        variants = [self._variant(state.blueprint, entry) for entry in entries]
+        scores = {v: self._score(state, v) for v in dict.fromkeys(variants)}
+        return [scores[variant] for variant in variants]
+
+    def _variant(self, blueprint: Blueprint, entry: Entry | None) -> Variant | None:
+        """The network to train for an entry; None for the original as it is."""
+        if entry is None:
+            return None
+        renews = self.renews and entry.span.length == 1
+        return Variant(plan_of(blueprint, entry), entry.stop if renews else None)
+
+    def _score(self, state: Trained, variant: Variant | None) -> Scores:
+        network = state.model
+        if variant is not None:
+            network = linearize(state.model, variant.plan)
+            if variant.renewed is not None:
+                self._renew(network, state.blueprint, variant.renewed)
             for module in network.modules():
                 if isinstance(module, _NORMS) and module.momentum is not None:
                     module.momentum = max(module.momentum, self.norm_momentum)
-            finetune(network, data, self.recipe, validate=False)
-        metrics = evaluate(network, data.heldout)
+            finetune(network, state.data, self.recipe, validate=False)
+        metrics = evaluate(network, state.data.heldout)
         return {"accuracy": metrics.accuracy, "loss": metrics.loss}
 
     def _renew(self, network: nn.Module, blueprint: Blueprint, number: int) -> None:
-        """New weights for layer `number`: its conv and the norms after it."""
+        """Give layer `number`, its conv and the norms after it, new weights."""
         layer = blueprint.layers[number - 1]
         with seeded(self.recipe.seed, "renew", number):
             for index in (layer.conv, *layer.tail):
@@ -113,8 +139,9 @@ class Finetune:
 
 
 def _renewed(module: nn.Module) -> None:
+    """Reset a module's weights; a frozen norm, which cannot, is made the identity."""
     reset = getattr(module, "reset_parameters", None)
     if reset is not None:
         return reset()
-    for name, buffer in module.named_buffers():  # a frozen norm: let it change nothing
+    for name, buffer in module.named_buffers():
         buffer.fill_(1.0 if name in ("weight", "running_var") else 0.0)

@@ -1,10 +1,9 @@
-"""The training-free estimator: replace a span by a fitted convolution and look."""
+"""The training-free estimator: replace a span by a fitted convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,15 +19,28 @@ from dpcompress.graph.span_fit import (
     UNKNOWNS,
     Original,
 )
-from dpcompress.importance.protocol import Entry, Job
-from dpcompress.training import Data, check_classes, predict_logits
+from dpcompress.importance.protocol import Chunk, Entry, Scores
+from dpcompress.training import Data, Split, check_classes, predict_logits
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The original network, the images that spans are fitted on, and those that tell
+    what the network is then worth: as a split and as (N, C, H, W)."""
+
+    model: nn.Module
+    blueprint: Blueprint
+    original: Original
+    images: Tensor
+    heldout: Split
+    heldout_images: Tensor
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Each span's merged convolution is fitted by least squares to what the original
-    gives at the span's end, on unlabelled training images, and held-out images tell what
-    the network is then worth. Nothing is trained: seconds per span, not minutes.
+    """Fit each span's merged convolution by least squares to the original's values at the
+    span's end, on unlabelled training images; held-out images tell what the network is
+    then worth. Nothing is trained: seconds per span, not minutes.
 
     A single layer has nothing to remove and changes nothing; free activations, which
     help only after training, are not tried.
@@ -37,7 +49,8 @@ class Fit:
     from the original's outputs in nats, which needs no labels, and "residual", what the
     convolution leaves unexplained (root mean square over standard deviation).
 
-    images, heldout: how many to fit on and to look at; drawn with `seed`.
+    images, heldout: how many to fit on and to evaluate on; drawn with `seed`.
+    ridge: strength of the least squares' ridge penalty.
     """
 
     images: int = 512
@@ -50,7 +63,8 @@ class Fit:
     metrics = ("loss", "accuracy", "logits")
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """The name and all settings, as JSON."""
         return {
             "name": "fit",
             "images": self.images,
@@ -60,35 +74,72 @@ class Fit:
             "samples": [UNKNOWNS, SAMPLES_PER_UNKNOWN, LEAST_SAMPLES],
         }
 
-    def jobs(self, entries: Sequence[Entry | None]) -> list[Job]:
-        """Spans that begin at one position share most of the work."""
-        single = tuple(e for e in entries if e is None or e.span.length == 1)
-        longer = sorted({e for e in entries if e is not None} - set(single))
-        by_start = groupby(longer, key=lambda entry: entry.start)
-        return [single] * bool(single) + [tuple(group) for _, group in by_start]
+    def chunks(self, entries: Sequence[Entry | None]) -> list[Chunk]:
+        """Part `entries`: those that change nothing are scored at once, and spans that
+        begin at one position share most of the work."""
+        same, by_start = _parted(entries)
+        chunks: list[Chunk] = [tuple(by_start[start]) for start in sorted(by_start)]
+        return [tuple(same), *chunks] if same else chunks
 
-    def __call__(
-        self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
-    ) -> list[dict[str, float]]:
+    def prepare(self, model: nn.Module, blueprint: Blueprint, data: Data) -> Fitting:
+        """Trace the network, fold its norms and load the images.
+
+        Raises:
+            BadInput: too few images.
+        """
         heldout = data.heldout.sample(self.heldout, self.seed)
-        if job[0] is None or job[0].span.length == 1:
-            logits = predict_logits(model, heldout)
-            return [_metrics(logits, logits, heldout.labels, 0.0)] * len(job)
-        found = (examine(blueprint, entry.span) for entry in job if entry)
+        return Fitting(
+            model=model,
+            blueprint=blueprint,
+            original=Original(model, blueprint.input),
+            images=calibration_images(data, self.images, self.seed),
+            heldout=heldout,
+            heldout_images=heldout.first(len(heldout)),
+        )
+
+    def score(self, state: Fitting, entries: Sequence[Entry | None]) -> list[Scores]:
+        """Return accuracy, loss (nats), "logits" and "residual" of each entry."""
+        same, by_start = _parted(entries)
+        scores: dict[Entry | None, Scores] = {}
+        if same:
+            logits = predict_logits(state.model, state.heldout)
+            unchanged = _scores(logits, logits, state.heldout.labels, 0.0)
+            scores.update(dict.fromkeys(same, unchanged))
+        for group in by_start.values():
+            scores.update(zip(group, self._fitted(state, group), strict=True))
+        return [scores[entry] for entry in entries]
+
+    def _fitted(self, state: Fitting, entries: Sequence[Entry]) -> list[Scores]:
+        """Return the scores of entries whose spans begin at one position."""
+        found = [examine(state.blueprint, entry.span) for entry in entries]
         spans = [span for span in found if isinstance(span, MergedSpan)]
-        images = calibration_images(data, self.images, self.seed)
-        original = Original(model, blueprint.input)
-        convs = original.fit(spans, images, self.ridge)
-        plain, outputs = original.outputs(heldout.first(len(heldout)), spans, convs)
+        convs = state.original.fit(spans, state.images, self.ridge)
+        plain, outputs = state.original.outputs(state.heldout_images, spans, convs)
         return [
-            _metrics(plain, output, heldout.labels, conv.residual)
+            _scores(plain, output, state.heldout.labels, conv.residual)
             for output, conv in zip(outputs, convs, strict=True)
         ]
 
 
+def _parted(
+    entries: Sequence[Entry | None],
+) -> tuple[list[Entry | None], dict[int, list[Entry]]]:
+    """Return the entries that change nothing, and the others by their first position."""
+    same: list[Entry | None] = []
+    by_start: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if entry is None or entry.span.length == 1:
+            same.append(entry)
+        else:
+            by_start.setdefault(entry.start, []).append(entry)
+    return same, by_start
+
+
 def calibration_images(data: Data, count: int, seed: int = 0) -> Tensor:
-    """`count` images of the training set (or all), drawn with `seed` and prepared as the
-    network takes them, (N, C, H, W). Their labels are not looked at.
+    """Draw `count` images of the training set, or all if there are fewer.
+
+    They are prepared as the network takes them, (N, C, H, W), float32. Labels are not
+    looked at.
 
     Raises:
         BadInput: fewer than can be fitted on.
@@ -103,9 +154,7 @@ def calibration_images(data: Data, count: int, seed: int = 0) -> Tensor:
     return drawn.first(len(drawn))
 
 
-def _metrics(
-    plain: Tensor, output: Tensor, labels: Tensor, residual: float
-) -> dict[str, float]:
+def _scores(plain: Tensor, output: Tensor, labels: Tensor, residual: float) -> Scores:
     check_classes(output, int(labels.max()) + 1)
     ours, theirs = (F.log_softmax(x.double(), 1) for x in (output, plain))
     return {

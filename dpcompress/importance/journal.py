@@ -1,28 +1,27 @@
-"""Finished jobs, one JSON line each, so that a killed run goes on where it was."""
+"""Finished scores, one JSON line each, so that a killed run goes on where it was."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from dpcompress.errors import BadInput
+from dpcompress.errors import BadInput, CannotWrite
 from dpcompress.files import write_text
+from dpcompress.importance.protocol import Scores
 
-Metrics = dict[str, float]
 
-
-class Journal:
-    """Results by key, kept in `path` (or in memory only, for None).
+class ScoreJournal:
+    """The scores of entries by key, kept in `path`, or in memory only for None.
 
     A line that cannot be read, as the last one of a killed run, counts as absent.
 
     Raises:
-        BadInput: the file cannot be read or written.
+        BadInput: the file cannot be read, or not be written (`CannotWrite`).
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.results: dict[str, Metrics] = {}
+        self.results: dict[str, Scores] = {}
         self._lines: dict[str, str] = {}
         if path is None:
             return
@@ -34,7 +33,10 @@ class Journal:
             if text and not text.endswith("\n"):
                 self._append("\n")
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise BadInput(
+                f"The journal {path} cannot be used: {error.strerror or error}.",
+                "Choose a folder that you may write to.",
+            ) from error
 
     def _read(self, line: str) -> None:
         try:
@@ -45,19 +47,23 @@ class Journal:
         except (ValueError, TypeError, KeyError, AttributeError):
             return
 
-    def add(self, key: str, metrics: Metrics, **notes: object) -> None:
-        """Keep a result, with notes for human readers."""
+    def add(self, key: str, metrics: Scores, **notes: object) -> None:
+        """Keep the scores of `key`, with notes for human readers."""
         self.results[key] = metrics
         self._lines[key] = line = json.dumps({"key": key, **notes, "metrics": metrics})
         if self.path is not None:
             try:
                 self._append(line + "\n")
             except OSError as error:
-                raise _unusable(self.path, error) from error
+                raise CannotWrite(
+                    f"The journal {self.path} cannot be written: "
+                    f"{error.strerror or error}.",
+                    "Free some space; what is finished is kept.",
+                ) from error
 
     def settle(self) -> None:
-        """Rewrite the file in the order of its keys, so that it no longer tells in which
-        order jobs finished, or where a run was cut off."""
+        """Rewrite the file in the order of its keys, so that it does not depend on the
+        order in which entries were finished, or on interruptions."""
         if self.path is not None:
             lines = (f"{self._lines[key]}\n" for key in sorted(self._lines))
             write_text(self.path, "".join(lines))
@@ -66,10 +72,3 @@ class Journal:
         assert self.path is not None
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(text)
-
-
-def _unusable(path: Path, error: OSError) -> BadInput:
-    return BadInput(
-        f"The journal {path} cannot be used: {error.strerror or error}.",
-        "Free some space or choose a folder that you may write to.",
-    )

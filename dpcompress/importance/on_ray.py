@@ -8,23 +8,24 @@ from typing import Any, TypeVar
 
 from dpcompress.errors import MissingPackage
 
-J = TypeVar("J")
+T = TypeVar("T")
 R = TypeVar("R")
 
 
 def run_on_ray(
-    call: Callable[[J], R], jobs: list[J], workers: int | None, foreign: list[ModuleType]
+    call: Callable[[T], R], items: list[T], workers: int | None, foreign: list[ModuleType]
 ) -> Iterator[R]:
-    """call(job) of every job, as they come, each in a process of one core, and of one
-    GPU where the cluster has some.
+    """Yield call(item) of every item as it is finished, each in a process of one core.
+
+    The processes get one GPU each where the cluster has some.
 
     The cluster is the one that Ray finds (RAY_ADDRESS, or one started on this machine);
     without any, one is started here and stopped at the end. Its machines need dpcompress
     and read the images from the same paths, unless they are in memory.
 
     Args:
-        workers: the most jobs at a time; None for as many as the cluster takes.
-        foreign: modules that its machines cannot import by name; they are sent along.
+        workers: the most items at a time; None for as many as the cluster takes.
+        foreign: modules that the cluster's machines cannot import by name; they are sent.
 
     Raises:
         MissingPackage: Ray is not installed.
@@ -48,7 +49,7 @@ def run_on_ray(
         most = workers or gpus or int(resources.get("CPU", 1))
         remote = ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_retries=0)(_apply)
         shared = ray.put(call)
-        waiting, running = list(reversed(jobs)), set[Any]()
+        waiting, running = list(reversed(items)), set[Any]()
         while waiting or running:
             while waiting and len(running) < most:
                 running.add(remote.remote(shared, waiting.pop()))
@@ -67,5 +68,5 @@ def run_on_ray(
             ray.shutdown()
 
 
-def _apply(call: Callable[[J], R], job: J) -> R:
-    return call(job)
+def _apply(call: Callable[[T], R], item: T) -> R:
+    return call(item)

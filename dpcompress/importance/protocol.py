@@ -1,4 +1,4 @@
-"""What an importance estimator is."""
+"""The protocol of importance estimators."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import nn
 
 from dpcompress.blueprint import Blueprint, Span
 from dpcompress.training import Data
+
+Scores = dict[str, float]
 
 
 class Entry(NamedTuple):
@@ -22,48 +24,59 @@ class Entry(NamedTuple):
 
     @property
     def span(self) -> Span:
+        """The layers start+1 .. stop."""
         return Span(self.start, self.stop)
 
 
-Job = tuple[Entry | None, ...]
-"""Entries that are scored together; None is the original itself."""
+# Entries that one process scores together; None is the original network itself.
+Chunk = tuple[Entry | None, ...]
 
 
 class Estimator(Protocol):
-    """Says what a network is worth with one entry applied; one estimator per file."""
+    """An estimator says what a network is worth with one entry applied to it.
+
+    The law: what is said of an entry does not depend on its company. For every state that
+    `prepare` returns for the same arguments, and whatever was scored with it before,
+    `score(state, entries) == [score(state, [entry])[0] for entry in entries]`. So a table
+    is the same for any chunks, order, number of processes and interruptions.
+    """
 
     @property
     def free_activations(self) -> bool:
-        """Whether it can tell what an added activation is worth; if not, entries with
-        one are left out of the table."""
+        """Whether the estimator can tell what an added activation is worth; if not,
+        entries with one are left out of the table."""
         ...
 
     @property
     def alpha(self) -> float:
-        """Of the normalisation, where none is asked for: see `normalise`."""
+        """The shift of `normalise` where none is asked for."""
         ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those whose change can be the importance."""
+        """The names of the scores whose change can be the importance."""
         ...
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """Name and all settings, as JSON: two estimators of equal identity agree."""
+    def settings(self) -> dict[str, Any]:
+        """The name and all settings, as JSON: estimators of equal settings agree."""
         ...
 
-    def jobs(self, entries: Sequence[Entry | None]) -> list[Job]:
-        """`entries`, parted into jobs: what shares work belongs together, but what is
-        said of an entry does not depend on its company."""
+    def chunks(self, entries: Sequence[Entry | None]) -> list[Chunk]:
+        """Part `entries` into chunks, so that entries that share work are together."""
         ...
 
-    def __call__(
-        self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
-    ) -> list[dict[str, float]]:
-        """Each entry's metrics on data.heldout, those of `metrics` among them.
+    def prepare(self, model: nn.Module, blueprint: Blueprint, data: Data) -> Any:
+        """Do what all entries share; called once in each process.
 
-        Deterministic in its arguments, whatever ran before. `model` is the trained
-        original and is not changed.
+        Args:
+            model: the trained original, which neither this nor `score` changes.
+
+        Returns:
+            Whatever `score` needs.
         """
+        ...
+
+    def score(self, state: Any, entries: Sequence[Entry | None]) -> list[Scores]:
+        """Return the scores of each entry on data.heldout, `metrics` among them."""
         ...

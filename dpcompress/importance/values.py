@@ -1,4 +1,4 @@
-"""From raw scores to final importances: normalised, then extended."""
+"""Importances from raw scores: normalised, then extended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dpcompress.errors import BadInput
 
 
 def normalise(frame: pd.DataFrame, alpha: float) -> tuple[pd.DataFrame, float]:
-    """Subtract `alpha` times the mean of the single-layer rows; returns that mean too.
+    """Subtract `alpha` times the mean of the single-layer rows; return that mean too.
 
     Importances add up along a network and most are negative: without the shift the sum
     would favour few, long spans whatever they cost (Kim et al. 2023, appendix).
@@ -27,7 +27,7 @@ def normalise(frame: pd.DataFrame, alpha: float) -> tuple[pd.DataFrame, float]:
 
 
 def extend(frame: pd.DataFrame) -> pd.DataFrame:
-    """I_ext: a span is worth at least what its parts are, joined without an activation.
+    """Raise each importance to at least that of its parts, joined without an activation.
 
     I_ext[i,j,a,b] = max(I[i,j,a,b], max over m of I_ext[i,m,a,0] + I[m,j,0,b]). The
     rows stay; `via` is the m that gave the value, or -1 where the score itself did.

@@ -116,7 +116,7 @@ class Context:
     def importance(self, estimator: str) -> ImportanceTable:
         """The table by one of ESTIMATORS; a killed call goes on where it was."""
         config, made = self.config, ESTIMATORS[estimator](self.config)
-        settings = [made.identity, made.free_activations, config.metric, config.alpha]
+        settings = [made.settings, made.free_activations, config.metric, config.alpha]
         made_from = [self.data.digest, state_digest(self.original), self.latency.digest]
         key = digest([*settings, *made_from])
         path = self.folder / f"importance_{estimator}_{key}.csv"

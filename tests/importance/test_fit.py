@@ -60,7 +60,8 @@ def test_table_has_every_span_without_free_activations(trained: Trained) -> None
 
 def test_scores_are_those_of_the_fitted_network(trained: Trained) -> None:
     entry = Entry(1, 4, 1, 0)
-    (scores,) = QUICK(trained.model, trained.blueprint, trained.data, (entry,))
+    state = QUICK.prepare(trained.model, trained.blueprint, trained.data)
+    (scores,) = QUICK.score(state, [entry])
     network, _ = fit_merged(
         trained.model,
         plan_of(trained.blueprint, entry),
@@ -95,7 +96,7 @@ def test_company_workers_and_interruptions_change_nothing(
     with pytest.raises(Stop):
         trained.score(journal=journal, progress=progress)
     lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join(lines[:1] + lines[-1:]))  # a job half remembered
+    journal.write_text("".join(lines[:1] + lines[-1:]))  # a chunk half remembered
     assert trained.score(journal=journal).to_csv() == whole
 
 

@@ -2,7 +2,7 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,19 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from dpcompress.blueprint import Blueprint, Span
+from dpcompress.blueprint import Span
 from dpcompress.errors import BadInput
 from dpcompress.graph import trace
-from dpcompress.importance import Entry, Finetune, Job, entries, score
-from dpcompress.importance.journal import Journal
-from dpcompress.importance.score import _foreign
+from dpcompress.importance import Entry, Estimator, Finetune, Fit, Scores, entries, score
+from dpcompress.importance.journal import ScoreJournal
+from dpcompress.importance.workers import foreign_modules
 from dpcompress.models import load_model, weights_digest
 from dpcompress.tables import ImportanceTable
-from dpcompress.training import Data, Recipe, finetune, state_digest
+from dpcompress.training import Recipe, finetune, state_digest
 from tests.training.networks import small_digits, tiny
 
 QUICK = Finetune(Recipe(steps=2, batch_size=32, lr=0.01, augment=False), renew=True)
+COMPANY = [(0, 1), (3, 4), (1, 4), (2, 4), (1, 3)]
 SPANS = [Span(i, i + 1) for i in range(5)] + [Span(1, 4)]
 
 
@@ -53,15 +54,12 @@ class Counting:
     """QUICK, and a list of what was asked of it."""
 
     asked: list[Entry | None]
-    identity, metrics, free_activations = QUICK.identity, QUICK.metrics, True
-    alpha = QUICK.alpha
-    jobs = QUICK.jobs
+    settings, metrics, free_activations = QUICK.settings, QUICK.metrics, True
+    alpha, chunks, prepare = QUICK.alpha, QUICK.chunks, QUICK.prepare
 
-    def __call__(
-        self, model: nn.Module, blueprint: Blueprint, data: Data, job: Job
-    ) -> list[dict[str, float]]:
-        self.asked.extend(job)
-        return QUICK(model, blueprint, data, job)
+    def score(self, state: Any, entries: Sequence[Entry | None]) -> list[Scores]:
+        self.asked.extend(entries)
+        return QUICK.score(state, entries)
 
 
 class Stop(Exception):
@@ -162,14 +160,27 @@ def test_table_does_not_depend_on_the_workers(tmp_path: Path) -> None:
     assert one == two and len(one.splitlines()) > 3
 
 
-def test_estimate_depends_on_its_arguments_only(trained: Trained) -> None:
+@pytest.mark.parametrize(
+    "estimator",
+    [QUICK, replace(QUICK, renew=False), Fit(images=100, heldout=100)],
+    ids=["renewing", "keeping", "fit"],
+)
+def test_what_is_said_of_an_entry_does_not_depend_on_its_company(
+    trained: Trained, estimator: Estimator
+) -> None:
     before = state_digest(trained.model)
     ask = trained.model, trained.blueprint, trained.data
-    first = QUICK(*ask, (Entry(1, 4, 1, 0),))
+    asked = [None, *(Entry(i, j, 1, int(j != 4)) for i, j in COMPANY)]
+    state = estimator.prepare(*ask)
+    together = estimator.score(state, asked)
     torch.rand(3)
-    QUICK(*ask, (Entry(0, 1, 1, 1),))
-    assert QUICK(*ask, (Entry(1, 4, 1, 0),)) == first
-    assert QUICK(*ask, (Entry(1, 4, 1, 1),)) != first
+    assert estimator.score(state, asked[::-1]) == together[::-1]
+    for entry, scores in zip(asked, together, strict=True):
+        assert estimator.score(state, [entry]) == [scores]
+    assert estimator.score(estimator.prepare(*ask), asked[3:]) == together[3:]
+    assert len({tuple(scores.items()) for scores in together[3:]}) == len(together[3:])
+    chunks = estimator.chunks(asked)
+    assert sorted(map(str, asked)) == sorted(str(e) for chunk in chunks for e in chunk)
     assert state_digest(trained.model) == before and not trained.model.training
 
 
@@ -185,12 +196,12 @@ def test_without_renewal_single_layers_are_the_network_trained_as_long(
     trained: Trained,
 ) -> None:
     own = replace(QUICK, renew=False, free_activations=False)
-    ask = trained.model, trained.blueprint, trained.data
+    state = own.prepare(trained.model, trained.blueprint, trained.data)
     entries = [Entry(i, i + 1, 1, 1) for i in (0, 1)] + [Entry(1, 4, 1, 0)]
-    assert own.jobs([None, *entries]) == [tuple(entries[:2]), (None,), (entries[2],)]
-    first, second = own(*ask, tuple(entries[:2]))
-    assert first == second != QUICK(*ask, (entries[0],))[0]
-    assert own.identity != QUICK.identity
+    assert own.chunks([None, *entries]) == [tuple(entries[:2]), (None,), (entries[2],)]
+    first, second = own.score(state, entries[:2])
+    assert first == second != QUICK.score(state, entries[:1])[0]
+    assert own.settings != QUICK.settings
     table = trained.score(estimator=own, spans=SPANS, alpha=1)
     single = table.frame[table.frame["stop"] - table.frame["start"] == 1]
     assert single["importance"].abs().max() < 1e-12
@@ -227,9 +238,9 @@ def test_a_helper_beside_the_file_of_the_network_reaches_the_workers(
         "        return double(self.conv(x))\n"
     )
     model = load_model(f"{tmp_path / 'helped.py'}:Net")
-    names = {module.__name__ for module in _foreign(model)}
+    names = {module.__name__ for module in foreign_modules(model)}
     assert names == {"_model_helped", "helper_of_net"}
-    assert _foreign(tiny()) == []
+    assert foreign_modules(tiny()) == []
     del sys.modules["helper_of_net"]
 
 
@@ -243,13 +254,13 @@ def test_frozen_norms_are_renewed_too(trained: Trained) -> None:
 
 def test_journal_survives_anything_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
-    Journal(path).add("a", {"loss": 0.1 + 0.2}, entry=None)
+    ScoreJournal(path).add("a", {"loss": 0.1 + 0.2}, entry=None)
     with open(path, "ab") as file:
         file.write(b'nonsense\n\xff\xfe\n[]\n{"key": 1}\n{"key": "b", "metrics": {"lo')
-    Journal(path).add("c", {"loss": 1.0})
-    assert Journal(path).results == {"a": {"loss": 0.1 + 0.2}, "c": {"loss": 1.0}}
+    ScoreJournal(path).add("c", {"loss": 1.0})
+    assert ScoreJournal(path).results == {"a": {"loss": 0.1 + 0.2}, "c": {"loss": 1.0}}
     with pytest.raises(BadInput, match="cannot be used"):
-        Journal(path / "below a file")
+        ScoreJournal(path / "below a file")
 
 
 def score_quickly(folder: Path) -> None:
@@ -281,5 +292,7 @@ def test_sigkill(tmp_path: Path) -> None:
     finished = before.rpartition(b"\n")[0].splitlines()
     assert set(finished) <= set(journal.read_bytes().splitlines())
     assert journal.read_bytes() == (whole / "journal.jsonl").read_bytes()
-    assert len(Journal(journal).results) == len(Journal(whole / "journal.jsonl").results)
+    assert len(ScoreJournal(journal).results) == len(
+        ScoreJournal(whole / "journal.jsonl").results
+    )
     assert (killed / "I.csv").read_bytes() == (whole / "I.csv").read_bytes()
