@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpcompress.cli.measured import measured_plan
 from dpcompress.cli.options import Json, ModelArgs
 from dpcompress.cli.output import console, emit, print_table, progress_bar
 from dpcompress.errors import BadInput, UsageError
@@ -225,8 +224,23 @@ def solve(
         if measure is None:
             plan = found.at(budget_ms)
         else:
+            from dpcompress.latency import Store
+            from dpcompress.latency.store import default_path
+            from dpcompress.pipeline.trials import measured_plan
+
             arguments = dict(model_args or ())
-            plan, loop = measured_plan(found, budget_ms, times, measure, arguments)
+            with Store(default_path()) as store, progress_bar("Measure") as progress:
+                plan, loop, drift = measured_plan(
+                    found,
+                    budget_ms,
+                    times,
+                    measure,
+                    arguments,
+                    store=store,
+                    progress=progress,
+                )
+            if drift:
+                console.print(drift, style="yellow")
         if output is not None:
             write_text(output, plan.to_json())
         if explain:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from dpcompress.errors import BadInput, BadTable
 from dpcompress.files import canonical_json, digest, write_text
-from dpcompress.runner import Measurement
+from dpcompress.runner import Measurement, Ratio
 from dpcompress.runner.cache import cache_folder
 from dpcompress.runner.results import NUMBERS, measurement_of
 
@@ -73,6 +73,11 @@ class Store:
             )
             run("CREATE TABLE IF NOT EXISTS windows (key TEXT, ms REAL)")
             run("CREATE INDEX IF NOT EXISTS by_key ON windows (key)")
+            run(
+                "CREATE TABLE IF NOT EXISTS ratios (key TEXT PRIMARY KEY, subject TEXT,"
+                " engine TEXT, batch INTEGER, date TEXT, median REAL, low REAL,"
+                " high REAL, spread REAL) WITHOUT ROWID"
+            )
 
     def get(
         self, subject: str, identity: Mapping[str, str], batch: int
@@ -131,6 +136,43 @@ class Store:
                 self._database.executemany(query, rows)
                 keys = [row[:1] for row in rows]
                 self._database.executemany("DELETE FROM windows WHERE key = ?", keys)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def get_ratio(
+        self, subject: str, identity: Mapping[str, str], batch: int
+    ) -> Ratio | None:
+        """The ratio of two times that was put as `subject`; None if there is none."""
+        query = "SELECT median, low, high, spread FROM ratios WHERE key = ?"
+        key = measurement_key(subject, identity, batch)
+        try:
+            row = self._database.execute(query, (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        return None if row is None else Ratio(*row)
+
+    def put_ratio(
+        self, subject: str, identity: Mapping[str, str], batch: int, ratio: Ratio
+    ) -> None:
+        """Keep the ratio of two times that were measured side by side. Ratios stand in a
+        table of their own and are not exported: they belong to one machine."""
+        row = (
+            measurement_key(subject, identity, batch),
+            subject,
+            canonical_json(dict(identity)),
+            batch,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            ratio.median,
+            ratio.low,
+            ratio.high,
+            ratio.spread,
+        )
+        marks = ", ".join("?" * len(row))
+        try:
+            with self._database:
+                self._database.execute(
+                    f"INSERT OR REPLACE INTO ratios VALUES ({marks})", row
+                )
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

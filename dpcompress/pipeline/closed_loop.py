@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from dpcompress.blueprint import Plan
+from dpcompress.blueprint.data import Frozen
 from dpcompress.errors import InfeasibleBudget, UsageError
 from dpcompress.progress import Progress, silent
 from dpcompress.solver import Frontier
@@ -18,8 +18,13 @@ MAX_TRIALS = 12
 
 @dataclass(frozen=True)
 class Trial:
-    """One plan that was built and measured. predicted_ms: of the table; corrected_ms:
-    with what the trials before had shown; row: its place on the frontier."""
+    """One plan that was built and measured.
+
+    row: its place on the frontier.
+    predicted_ms: by the latency table.
+    corrected_ms: by the latency table and the trials before this one.
+    measured_ms: as `close_loop`'s `measure` returned it.
+    """
 
     row: int
     predicted_ms: float
@@ -27,15 +32,15 @@ class Trial:
     measured_ms: float
 
 
-class Loop(BaseModel):
-    """How the loop ended, as plain data.
+class Loop(Frozen):
+    """The course of a closed loop.
 
-    measured_ms: of the plan, within budget_ms; `below`: how far, relative to it.
-    settled: whether no plan of higher importance is predicted, after correction, to fit.
+    measured_ms: the time of the chosen plan, at most budget_ms.
+    below: how far it is below the budget, as a share of the budget.
+    settled: whether every plan of higher importance exceeds the budget, measured or by
+        the corrected prediction.
     why: in words, what stands between the plan and the budget.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     budget_ms: float
     measured_ms: float
@@ -43,6 +48,12 @@ class Loop(BaseModel):
     settled: bool
     why: str
     trials: tuple[Trial, ...]
+
+    @property
+    def chosen(self) -> Trial:
+        """The trial of the chosen plan."""
+        within = [trial for trial in self.trials if trial.measured_ms <= self.budget_ms]
+        return max(within, key=lambda trial: trial.row)
 
     @property
     def sentence(self) -> str:
@@ -62,17 +73,20 @@ def close_loop(
     max_trials: int = MAX_TRIALS,
     progress: Progress = silent,
 ) -> tuple[Plan, Loop]:
-    """The most important plan that was *measured* to fit `budget_ms`, with its measured
-    time; and how it was found.
+    """Find the most important plan that is *measured* to be within `budget_ms`.
 
     What the measured plans miss of their predictions is taken to vary linearly with the
     predicted latency between them, and to be constant outside. Every turn measures the
-    most important plan that so corrected fits, until that one is measured already.
+    most important plan that is within the budget by the prediction so corrected, until
+    that one is measured already.
 
     Args:
         measure: builds the network of a plan; median milliseconds, end to end.
-        max_trials: networks to build at most; the last one, if nothing has fitted, is
-            the fastest plan.
+        max_trials: networks to build at most; if none was within the budget, the last
+            one is the fastest plan.
+
+    Returns:
+        The plan, with its budget and its measured time, and the course of the loop.
 
     Raises:
         InfeasibleBudget: the fastest plan itself is measured to take longer.
@@ -86,13 +100,13 @@ def close_loop(
     found: dict[int, Trial] = {}
     corrected = frontier.latency_ms
     while True:
-        fitting = np.flatnonzero(corrected <= budget_ms)
-        row = int(fitting[-1]) if len(fitting) else 0
+        within = np.flatnonzero(corrected <= budget_ms)
+        row = int(within[-1]) if len(within) else 0
         if row in found or len(found) == max_trials:
             break
-        fits = any(trial.measured_ms <= budget_ms for trial in found.values())
-        if len(found) == max_trials - 1 and found and not fits:
-            row = 0
+        met = any(trial.measured_ms <= budget_ms for trial in found.values())
+        if found and not met and len(found) == max_trials - 1:
+            row = 0  # the last trial: if any plan is within the budget, this one is
             if row in found:
                 break
         plan, predicted_ms = frontier[row], float(frontier.latency_ms[row])
@@ -105,7 +119,8 @@ def close_loop(
 
 
 def _corrected(frontier: Frontier, found: dict[int, Trial]) -> np.ndarray:
-    """Predictions plus the residuals of the trials; measured plans as measured."""
+    """The frontier's predictions plus the trials' residuals; of plans that were measured
+    the measured times."""
     rows = sorted(found)
     residuals = [found[row].measured_ms - found[row].predicted_ms for row in rows]
     predicted = frontier.latency_ms
@@ -121,6 +136,7 @@ def _outcome(
     corrected: np.ndarray,
     settled: bool,
 ) -> tuple[Plan, Loop]:
+    """The plan and the Loop when no more trials are made."""
     good = [row for row, trial in found.items() if trial.measured_ms <= budget_ms]
     if not good:
         least = min(trial.measured_ms for trial in found.values())

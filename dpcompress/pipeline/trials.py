@@ -1,32 +1,42 @@
-"""What a planned network really takes, in the frame of a latency table."""
+"""Planned networks, built and timed beside the original."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import nn
 
-from dpcompress.blueprint import Plan
+from dpcompress.blueprint import Plan, keep_everything
 from dpcompress.errors import BadTable
 from dpcompress.files import digest
+from dpcompress.graph import trace
 from dpcompress.latency import Store, bench
+from dpcompress.models import load_model
+from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.fidelity import merged_onnx
-from dpcompress.runner import NETWORKS, Measurement, Sampling
+from dpcompress.progress import Progress, silent
+from dpcompress.runner import NETWORKS, Ratio, Sampling, ratio
+from dpcompress.solver import Frontier
 from dpcompress.tables import LatencyTable
 
+# More than usual: of many plans that are tried, those measured too fast get chosen.
 _SAMPLING = replace(NETWORKS, min_rounds=40, max_rounds=160, max_repeats=80)
-"""More than usual: of many plans that are tried, those measured too fast get chosen."""
+
+_DRIFT = 0.1  # a change of the machine's speed that a user should know of
 
 
 class Trials:
-    """Builds and measures the network of a plan: the `measure` of `close_loop`.
+    """Builds and times the network of a plan: the `measure` of `close_loop`.
 
     The same machine may be a third slower a minute later. So each network is timed
     interleaved with the original; what counts is the median ratio of the two within
-    rounds, times what the table says that the original takes. Ratios are kept in
-    `store`, like all measurements: with it, the same plans give the same times.
+    rounds, times what the table says that the original takes. The ratios are kept in
+    `store`: with it, the same plans give the same times.
 
-    now_ms: the original, as it was last measured here; None if all came from the store.
+    original_then_ms: what the original took when the table was made.
+    original_now_ms: what it took here at last; None if all ratios came from the store.
 
     Args:
         network: the original, with any weights.
@@ -50,36 +60,81 @@ class Trials:
         self._network, self._original, self._store = network, original, store
         self._sampling, self._target = sampling, table.target
         self._identity = self._target.open().identity
-        self.then_ms = _original_ms(table, self._identity)
-        self.now_ms: float | None = None
+        self._source = table.source
+        self.original_then_ms = _original_ms(table, self._identity)
+        self.original_now_ms: float | None = None
 
     def __call__(self, plan: Plan) -> float:
-        """Milliseconds, end to end, while the original takes what the table says."""
-        way = digest([plan.boundaries, plan.activations])
-        subject = f"plan {way} of {plan.blueprint} per ms of {digest(self._original)}"
-        known = self._store.get(subject, self._identity, self._target.batch)
+        """Milliseconds, end to end, while the original takes `original_then_ms`."""
+        subject = f"plan {plan.digest} per {digest(self._original)}"
+        batch = self._target.batch
+        known = self._store.get_ratio(subject, self._identity, batch)
         if known is None:
             known = self._measured(plan)
-            self._store.put(subject, self._identity, self._target.batch, known)
-        return known.median_ms * self.then_ms
+            self._store.put_ratio(subject, self._identity, batch, known)
+        return known.median * self.original_then_ms
 
-    def _measured(self, plan: Plan) -> Measurement:
-        """Its time per millisecond of the original, from rounds in which both ran."""
-        times = bench(
-            {
-                "original": self._original,
-                "planned": merged_onnx(self._network, plan, self._target.batch),
-            },
-            self._target,
-            sampling=self._sampling,
+    def _measured(self, plan: Plan) -> Ratio:
+        """The plan's time over the original's, from rounds in which both ran."""
+        planned = merged_onnx(self._network, plan, self._target.batch)
+        networks = {"original": self._original, "planned": planned}
+        times = bench(networks, self._target, sampling=self._sampling)
+        self.original_now_ms = times["original"].median_ms
+        return ratio(times["planned"], times["original"])
+
+    @property
+    def drift(self) -> str | None:
+        """A sentence if the machine is much faster or slower than the table tells."""
+        now_ms, then_ms = self.original_now_ms, self.original_then_ms
+        if now_ms is None or abs(now_ms / then_ms - 1) <= _DRIFT:
+            return None
+        return (
+            f"The original takes {now_ms:.4g} ms now, {abs(now_ms / then_ms - 1):.0%} "
+            f"{'more' if now_ms > then_ms else 'less'} than in {self._source}: times and "
+            "a budget in ms are of then."
         )
-        original, planned = times["original"], times["planned"]
-        self.now_ms = original.median_ms
-        rounds = zip(planned.windows_ms, original.windows_ms, strict=True)
-        return Measurement.of([a / b for a, b in rounds], planned.disturbed)
+
+
+def measured_plan(
+    frontier: Frontier,
+    budget_ms: float,
+    table: LatencyTable,
+    model: str,
+    model_args: dict[str, Any],
+    *,
+    store: Store,
+    progress: Progress = silent,
+) -> tuple[Plan, Loop, str | None]:
+    """Close the loop for a model by name, with whatever weights.
+
+    Returns:
+        The most important plan that is measured to be within the budget, how it was
+        found, and `Trials.drift`.
+
+    Raises:
+        BadTable: `table` does not say its input size, is of another network, or was not
+            made here.
+        InfeasibleBudget: see `close_loop`.
+    """
+    if table.input is None:
+        raise BadTable(
+            "it does not say which input size it is for.",
+            "Make it with: dpcompress profile MODEL -o T.csv",
+            path=table.source,
+            column="input",
+        )
+    torch.manual_seed(0)  # the same graphs each time: they need not be measured again
+    network = load_model(model, None, model_args)
+    blueprint = trace(network, table.input)
+    table.require(blueprint.digest)
+    original = merged_onnx(network, keep_everything(blueprint), table.target.batch)
+    trials = Trials(network, original, table, store)
+    plan, loop = close_loop(frontier, budget_ms, trials, progress=progress)
+    return plan, loop, trials.drift
 
 
 def _original_ms(table: LatencyTable, identity: dict[str, str]) -> float:
+    """What the original took when `table` was made, which must have been here."""
     differ = [key for key, value in identity.items() if table.header.get(key) != value]
     if differ:
         raise BadTable(

@@ -10,7 +10,7 @@ import pytest
 from dpcompress.errors import BadInput
 from dpcompress.latency import Store
 from dpcompress.latency.store import StoreLog, default_path
-from dpcompress.runner import Measurement
+from dpcompress.runner import Measurement, Ratio
 
 TIME = Measurement.of([1.0, 1.25, 1.5], disturbed=4)
 ENGINE = {"engine": "onnxruntime", "engine_version": "1", "threads": "2"}
@@ -26,6 +26,16 @@ def test_returns_what_was_put_for_the_same_key_only(tmp_path: Path) -> None:
         assert store.get("conv", ENGINE, 1) is None
         assert store.get("conv2", ENGINE, 32) is None
         assert store.get("conv", {**ENGINE, "engine_version": "2"}, 32) is None
+
+
+def test_ratios_stand_apart_from_times(tmp_path: Path) -> None:
+    found = Ratio(0.5, 0.4, 0.6, 0.1)
+    with Store(tmp_path / "times.sqlite") as store:
+        store.put_ratio("plan", ENGINE, 32, found)
+    with Store(tmp_path / "times.sqlite") as store:
+        assert store.get_ratio("plan", ENGINE, 32) == found
+        assert store.get_ratio("plan", ENGINE, 1) is None
+        assert store.get("plan", ENGINE, 32) is None and len(store) == 0
 
 
 def test_a_later_measurement_replaces_the_earlier(tmp_path: Path) -> None:
