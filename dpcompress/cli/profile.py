@@ -181,7 +181,7 @@ def profile(
             markup=False,
         )
     if check:
-        from dpcompress.pipeline.fidelity import check_table, write_check
+        from dpcompress.pipeline.whole_networks import check_table, write_check
 
         with progress_bar("check") as progress:
             table, found = check_table(

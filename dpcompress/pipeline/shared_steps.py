@@ -12,10 +12,10 @@ from dpcompress.exporters import check_onnx, export
 from dpcompress.graph import build, merge, trace
 from dpcompress.latency import bench, profile
 from dpcompress.models import Origin, save_weights, weights_digest
-from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.folder import Original, RunFolder
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
 from dpcompress.pipeline.steps import Bars, Step
+from dpcompress.pipeline.whole_networks import calibrate
 from dpcompress.tables import LatencyTable
 from dpcompress.training import check_above_chance, evaluate, finetune
 

@@ -15,7 +15,7 @@ from dpcompress.graph import trace
 from dpcompress.latency import Store, bench
 from dpcompress.models import load_model
 from dpcompress.pipeline.closed_loop import Loop, close_loop
-from dpcompress.pipeline.fidelity import merged_onnx
+from dpcompress.pipeline.whole_networks import merged_onnx
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import NETWORKS, Ratio, Sampling, ratio
 from dpcompress.solver import Frontier

@@ -21,7 +21,7 @@ from dpcompress.graph import build, trace
 from dpcompress.importance import Estimator, Finetune, score, worth_scoring
 from dpcompress.latency import Store, bench, profile
 from dpcompress.models import load_weights
-from dpcompress.pipeline.calibration import calibrate
+from dpcompress.pipeline.whole_networks import calibrate
 from dpcompress.runner import NETWORKS, Ratio, ratio
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import Data, Split, load_data, state_digest

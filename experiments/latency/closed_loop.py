@@ -21,10 +21,9 @@ import pandas as pd
 
 from dpcompress.blueprint import Blueprint, candidates
 from dpcompress.latency import bench, profile
-from dpcompress.pipeline.calibration import calibrate
 from dpcompress.pipeline.closed_loop import close_loop
-from dpcompress.pipeline.fidelity import merged_onnx
 from dpcompress.pipeline.trials import Trials
+from dpcompress.pipeline.whole_networks import calibrate, merged_onnx
 from dpcompress.runner import Target, ratio
 from dpcompress.solver import solve
 from dpcompress.tables import ImportanceTable, LatencyTable

@@ -80,7 +80,7 @@ def build(work: Path, options) -> None:
 
 
 def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -> None:
-    from dpcompress.pipeline.fidelity import judge, thorough, write_check
+    from dpcompress.pipeline.whole_networks import judge, thorough, write_check
 
     engine, batch = table.target.engine, table.target.batch
     times = table.span_times(blueprint)

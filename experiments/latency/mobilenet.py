@@ -65,7 +65,7 @@ def prepared(
     name = "_".join(map(str, words))
     about, onnx = work / f"{name}.json", work / f"{name}_batch{batch}.onnx"
     if not onnx.exists():
-        from dpcompress.pipeline.fidelity import merged_onnx
+        from dpcompress.pipeline.whole_networks import merged_onnx
 
         made, blueprint = network(model, size, classes, **arguments)
         write_text(about, blueprint.to_json())

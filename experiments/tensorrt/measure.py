@@ -23,7 +23,7 @@ from dpcompress.latency import (
     write_bundle,
     write_networks,
 )
-from dpcompress.pipeline.fidelity import judge, merged_onnx, write_check
+from dpcompress.pipeline.whole_networks import judge, merged_onnx, write_check
 from dpcompress.runner import Target
 from dpcompress.runner.results import read_results
 from dpcompress.solver import solve, spread_plans

@@ -11,8 +11,8 @@ from dpcompress.blueprint import Blueprint, Plan, keep_everything
 from dpcompress.errors import BadInput, BadTable
 from dpcompress.graph import trace
 from dpcompress.latency import Store, profile
-from dpcompress.pipeline.fidelity import merged_onnx
 from dpcompress.pipeline.trials import Trials
+from dpcompress.pipeline.whole_networks import merged_onnx
 from dpcompress.runner import NETWORKS, Sampling, Target
 from dpcompress.tables import LatencyTable
 

@@ -9,7 +9,12 @@ from dpcompress.blueprint import Plan, keep_everything
 from dpcompress.errors import EngineUnavailable
 from dpcompress.graph import trace
 from dpcompress.latency import profile
-from dpcompress.pipeline.fidelity import check_table, judge, merged_onnx, write_check
+from dpcompress.pipeline.whole_networks import (
+    check_table,
+    judge,
+    merged_onnx,
+    write_check,
+)
 from dpcompress.runner import Measurement, Sampling, Target
 from dpcompress.tables import LatencyTable
 
@@ -28,8 +33,8 @@ def test_builds_measures_and_reports_whole_networks(tmp_path: Path) -> None:
     )
     same, found = check_table(network, blueprint, table, 2, sampling=QUICK)
     # There are two plans: one convolution, or both.
-    assert {run.boundaries for run in found.runs} == {(0, 2), (0, 1, 2)}
-    assert all(run.measured_ms > 0 for run in found.runs)
+    assert {network.boundaries for network in found.networks} == {(0, 2), (0, 1, 2)}
+    assert all(network.measured_ms > 0 for network in found.networks)
     assert same == table  # no network was left to correct it with
     data, picture = write_check(found, tmp_path / "T.csv")
     assert json.loads(data.read_text())["networks"] == 2
@@ -54,8 +59,8 @@ def test_some_networks_correct_the_table_and_the_others_judge_it() -> None:
     assert found.e2e_ms == pytest.approx(6)
     assert float(found.header["calibration"]) == pytest.approx(0.5)
     assert found.fixed_ms == pytest.approx(2)
-    (run,) = fidelity.runs
-    assert run.boundaries == (0, 2, 3)
-    assert run.table_ms == pytest.approx(10)
-    assert run.predicted_ms == run.measured_ms == pytest.approx(6.5)
+    (other,) = fidelity.networks
+    assert other.boundaries == (0, 2, 3)
+    assert other.predicted_ms == pytest.approx(10)
+    assert other.corrected_ms == other.measured_ms == pytest.approx(6.5)
     assert fidelity.summary["uncorrected_worst_error"] == pytest.approx(10 / 6.5 - 1)
