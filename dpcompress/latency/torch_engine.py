@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dpcompress.errors import BadInput, EngineUnavailable, first_line
-from dpcompress.onnxio.read import OnnxInTorch
+from dpcompress.onnxio.model import input_shapes, parse
+from dpcompress.onnxio.read import read
 from dpcompress.runner import Engine, Session
 from dpcompress.runner.engine import cpu_model, random_input, working
 
@@ -65,11 +66,16 @@ class Torch(Engine):
 
     def load(self, onnx: bytes) -> Session:
         try:
-            network = OnnxInTorch(onnx, self.device, _TYPES[self.precision])
+            network = _Network(onnx, self.device, _TYPES[self.precision])
             with self.settings():
                 return (_CudaSession if self.device == "cuda" else _CpuSession)(
                     self, network
                 )
+        except BadInput as error:
+            raise BadInput(
+                f"torch rejects the graph: {error.message}",
+                "Measure on another engine, or leave this op out.",
+            ) from error
         except RuntimeError as error:
             raise BadInput(
                 f"torch rejects the graph: {first_line(error)}.",
@@ -89,17 +95,47 @@ class Torch(Engine):
             torch.set_num_threads(before)
 
 
+class _Network:
+    """An ONNX graph in torch, on a device and in its numbers, channels last.
+
+    inputs: name → shape. outputs: names. run: from the inputs to the tuple of outputs.
+    """
+
+    def __init__(self, onnx: bytes, device: str, kind: torch.dtype) -> None:
+        self._device, self._kind = device, kind
+        model = parse(onnx)
+        self.inputs = input_shapes(model)
+        self.outputs = [output.name for output in model.graph.output]
+        self.run = read(onnx)
+        for weights in (*self.run.parameters(), *self.run.buffers()):
+            weights.data = self.placed(weights.data)
+        # torch looks weights and parts up in Python code, which shows beside small
+        # kernels. As plain attributes they are found at once.
+        for part in self.run.modules():
+            vars(part).update(part.named_parameters(recurse=False))
+            vars(part).update(part.named_buffers(recurse=False))
+            vars(part).update(part.named_children())
+
+    def placed(self, tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            tensor = tensor.to(self._kind)
+        tensor = tensor.to(self._device)
+        if tensor.dim() == 4:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return tensor
+
+
 class _CpuSession(Session):
-    def __init__(self, engine: Torch, network: OnnxInTorch) -> None:
+    def __init__(self, engine: Torch, network: _Network) -> None:
         self._engine, self._network = engine, network
         self._inputs = [
-            network.tensor(random_input(shape, seed))
+            network.placed(torch.from_numpy(random_input(shape, seed)))
             for seed, shape in enumerate(network.inputs.values())
         ]
-        self._network(*self._inputs)
+        network.run(*self._inputs)
 
     def run_many(self, n: int) -> float:
-        run, inputs = self._network, self._inputs
+        run, inputs = self._network.run, self._inputs
         with self._engine.settings(), working(self._engine.name):
             start = time.perf_counter()
             for _ in range(n):
@@ -109,25 +145,26 @@ class _CpuSession(Session):
     def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         network = self._network
         with self._engine.settings(), working(self._engine.name):
-            outputs = network(*(network.tensor(inputs[name]) for name in network.inputs))
-        values = (value.float().cpu().numpy() for value in outputs)
-        return dict(zip(network.outputs, values, strict=True))
+            values = (torch.from_numpy(inputs[name]) for name in network.inputs)
+            outputs = network.run(*map(network.placed, values))
+        arrays = (output.float().cpu().numpy() for output in outputs)
+        return dict(zip(network.outputs, arrays, strict=True))
 
 
 class _CudaSession(_CpuSession):
     """Kernels are launched by one call, so that the GPU never waits for Python."""
 
-    def __init__(self, engine: Torch, network: OnnxInTorch) -> None:
+    def __init__(self, engine: Torch, network: _Network) -> None:
         super().__init__(engine, network)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
-                network(*self._inputs)
+                network.run(*self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._outputs = network(*self._inputs)
+            self._outputs = network.run(*self._inputs)
         self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in "ab")
 
     def run_many(self, n: int) -> float:
