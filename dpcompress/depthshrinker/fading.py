@@ -63,7 +63,7 @@ def finetune_fading(
         extension=Extension(
             on_step=lambda done: set_share(network, faded(done, fade)),
             extra_loss=extra_loss,
-            identity={"fade": fade, "features": features},
+            settings={"fade": fade, "features": features},
         ),
         checkpoint=checkpoint,
         validate=False,

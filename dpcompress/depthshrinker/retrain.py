@@ -68,7 +68,7 @@ def expand_then_shrink(
         teacher=model if recipe.distill_weight else None,
         extension=Extension(
             on_step=lambda done: set_share(linear, share(done)),
-            identity={"fades at": [APPEAR, GO, GONE]},
+            settings={"fades at": [APPEAR, GO, GONE]},
         ),
         checkpoint=checkpoint,
         validate=False,

@@ -91,7 +91,7 @@ def search(
         extension=Extension(
             on_step=on_step,
             extra_loss=latency_loss if price else None,
-            identity={
+            settings={
                 "masks": groups,
                 "keep": keep,
                 "latency": latency.digest if latency else "",

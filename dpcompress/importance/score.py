@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -72,12 +73,7 @@ def score(
             f"The estimator {name} has no metric {metric}.",
             f"Choose {' or '.join(estimator.metrics)}.",
         )
-    context = {
-        "model": state_digest(model),
-        "blueprint": blueprint.digest,
-        "data": data.digest,
-        "estimator": estimator.settings,
-    }
+    context = _context(estimator, model, blueprint, data)
     wanted = [None, *entries(blueprint, spans, free=estimator.free_activations)]
     keys = {entry: digest([context, entry]) for entry in wanted}
     book = ScoreJournal(journal)
@@ -95,11 +91,9 @@ def score(
     results = {entry: book.results[keys[entry]] for entry in wanted}
     frame, mean = normalise(_importances(results, metric), alpha)
     header = {
-        "blueprint": blueprint.digest,
+        **context,
         "input": "x".join(map(str, blueprint.input)),
-        "model": context["model"],
         "original": weights_digest(model.state_dict()),
-        "data": data.digest,
         "heldout_images": len(data.heldout),
         "estimator": canonical_json(estimator.settings),
         "metric": metric,
@@ -115,6 +109,18 @@ def estimator_of(scoring: Scoring) -> Estimator:
     if scoring.estimator == "fit":
         return Fit(images=scoring.images, seed=scoring.recipe.seed)
     return Finetune(scoring.recipe)
+
+
+def _context(
+    estimator: Estimator, model: nn.Module, blueprint: Blueprint, data: Data
+) -> dict[str, Any]:
+    """Return what the scores of every entry depend on, besides the entry."""
+    return {
+        "blueprint": blueprint.digest,
+        "model": state_digest(model),
+        "data": data.digest,
+        "estimator": estimator.settings,
+    }
 
 
 def _importances(results: Mapping[Entry | None, Scores], metric: Metric) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Data, recipes and the training loop."""
+"""Data, the training loop, and what a network is worth on images."""
 
 from dpcompress.settings import Recipe
 from dpcompress.training.checkpoint import state_digest

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, tensors and progress in one atomic write."""
+"""Checkpoints: tensors and progress in one safetensors file, written atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dpcompress.models.origin import weights_digest
 
 
 def state_digest(model: nn.Module) -> str:
-    """The digest of a network: its structure as printed, and every bit of its state."""
+    """Return the digest of a network's structure, as printed, and of its every bit."""
     structure = re.sub(r" at 0x[0-9a-f]+", "", str(model))
     return weights_digest(model.state_dict(), structure)
 
@@ -39,7 +39,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What `save_checkpoint` wrote.
+    """Read the groups of tensors and the notes that `save_checkpoint` wrote.
 
     Raises:
         BadInput: the file is damaged or something else.

@@ -27,19 +27,24 @@ from dpcompress.training.images import (
 from dpcompress.training.seeding import seed_of
 
 _MEMORY_BYTES = 1 << 30
+# Images up to this size, in pixels, are augmented as on CIFAR, larger ones as photos.
 _SMALL = 64
-"""Pixels up to which an image is augmented as on CIFAR, and not as a photo."""
 _TEST_SHARE = 0.2
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _PLAIN = ((0.5,), (0.5,))
-_CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer"] + [
+_CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
     "dog",
     "frog",
     "horse",
     "ship",
     "truck",
-]
+)
 Norm = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -47,8 +52,9 @@ Norm = tuple[tuple[float, ...], tuple[float, ...]]
 class Data:
     """A data set ready for a network of a known input size.
 
-    train: what weights are fitted on; heldout: cut from the training set, for choosing
-    and scoring; test: for the final number only.
+    train: the images that weights are trained on.
+    heldout: cut from the training set, for choosing and scoring.
+    test: for the final number only.
     description: what the splits were made from and how, as JSON; part of run files.
     """
 
@@ -60,12 +66,13 @@ class Data:
 
     @property
     def digest(self) -> str:
+        """The digest of the description."""
         return digest(self.description)
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """Images that belong together; `content` identifies them with their labels."""
+    """Labelled images from one place; `content` is their digest, with the labels."""
 
     images: Images
     labels: Tensor
@@ -74,7 +81,7 @@ class _Pool:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a spec names; without a test pool, the test set is cut from `train`."""
+    """The images that a spec names; without `test`, a test set is cut from `train`."""
 
     kind: str
     classes: Sequence[str]
@@ -95,7 +102,7 @@ def load_data(
     heldout: float | None = None,
     seed: int = 0,
 ) -> Data:
-    """The data set `spec` for images of `input_size` = (C, H, W), C being 1 or 3.
+    """Load the data set `spec` for images of `input_size` = (C, H, W), C being 1 or 3.
 
     Args:
         spec: "digits" (scikit-learn's 1,797 scans); "cifar10:DIR" (image folders, or
@@ -115,25 +122,14 @@ def load_data(
         BadInput: an empty folder, fewer than two classes, an unreadable image.
     """
     geometry = _geometry(input_size, resize, crop)
-    kind, _, folder = spec.partition(":")
-    if spec == "digits":
-        source = _digits(geometry)
-    elif kind == "cifar10" and folder:
-        source = _cifar10(Path(folder), geometry)
-    elif Path(spec).is_dir():
-        source = _folder(Path(spec), geometry, "folder", _IMAGENET)
-    else:
-        raise UsageError(
-            f"The data {spec!r} is neither a folder nor a known data set.",
-            "Give 'digits', 'cifar10:DIR' or a folder with one folder per class.",
-        )
+    source = _source(spec, geometry)
     mean = _per_channel("mean", mean or source.norm[0], geometry.channels)
     std = _per_channel("standard deviation", std or source.norm[1], geometry.channels)
     if min(std) <= 0:
         raise UsageError("The standard deviations must be above 0.")
-
-    def split(name: str, pool: _Pool, indices: Tensor) -> Split:
-        return Split(
+    parts, share = _parts(source, heldout, seed)
+    splits = {
+        name: Split(
             name=name,
             images=pool.images,
             indices=indices,
@@ -143,26 +139,18 @@ def load_data(
             std=std,
             augmentation=source.augmentation,
         )
-
-    pool = source.train
-    train = torch.arange(len(pool.labels))
-    if source.test is None:
-        train, cut = _stratified(pool.labels, train, _TEST_SHARE, seed_of(seed, "test"))
-        test = split("test", pool, cut)
-    else:
-        test = split("test", source.test, torch.arange(len(source.test.labels)))
-    share = heldout or (0.1 if len(train) >= 5000 else 0.25)
-    train, cut = _stratified(pool.labels, train, share, seed_of(seed, "heldout"))
-    parts = split("train", pool, train), split("heldout", pool, cut), test
-    if not all(map(len, parts)):
+        for name, (pool, indices) in parts.items()
+    }
+    if not all(map(len, splits.values())):
         raise BadInput(
             f"The data {spec} has too few images to be split.", "Add images per class."
         )
+    test_content = source.test.content if source.test else ""
     description = {
         "kind": source.kind,
-        "content": digest([pool.content, source.test.content if source.test else ""]),
+        "content": digest([source.train.content, test_content]),
         "classes": list(source.classes),
-        "sizes": {part.name: len(part) for part in parts},
+        "sizes": {name: len(split) for name, split in splits.items()},
         "input": list(input_size),
         "resize": geometry.resize,
         "crop": [geometry.height, geometry.width],
@@ -172,7 +160,51 @@ def load_data(
         "heldout": share,
         "seed": seed,
     }
-    return Data(*parts, tuple(source.classes), description)
+    return Data(**splits, classes=tuple(source.classes), description=description)
+
+
+def _parts(
+    source: _Source, heldout: float | None, seed: int
+) -> tuple[dict[str, tuple[_Pool, Tensor]], float]:
+    """Divide images into train, heldout and test.
+
+    Returns:
+        Where the images of each split are, and the held-out share of the training images.
+    """
+    pool = source.train
+    train = torch.arange(len(pool.labels))
+    if source.test is None:
+        train, test = _stratified(pool.labels, train, _TEST_SHARE, seed_of(seed, "test"))
+    else:
+        test = torch.arange(len(source.test.labels))
+    share = heldout or (0.1 if len(train) >= 5000 else 0.25)
+    train, cut = _stratified(pool.labels, train, share, seed_of(seed, "heldout"))
+    parts = {
+        "train": (pool, train),
+        "heldout": (pool, cut),
+        "test": (source.test or pool, test),
+    }
+    return parts, share
+
+
+def _source(spec: str, geometry: Geometry) -> _Source:
+    """Read the images that `spec` names.
+
+    Raises:
+        UsageError: an unknown spec.
+        BadInput: images or files that cannot be read.
+    """
+    kind, _, folder = spec.partition(":")
+    if spec == "digits":
+        return _digits(geometry)
+    if kind == "cifar10" and folder:
+        return _cifar10(Path(folder), geometry)
+    if Path(spec).is_dir():
+        return _folder(Path(spec), geometry, "folder", _IMAGENET)
+    raise UsageError(
+        f"The data {spec!r} is neither a folder nor a known data set.",
+        "Give 'digits', 'cifar10:DIR' or a folder with one folder per class.",
+    )
 
 
 def _geometry(
@@ -213,7 +245,11 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[flo
 def _stratified(
     labels: Tensor, among: Tensor, share: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """`among` without, and only, the `share` drawn from each class; both ascending."""
+    """Draw `share` of each class from the indices `among`.
+
+    Returns:
+        The indices that stay and those that were drawn, both ascending.
+    """
     generator = torch.Generator().manual_seed(seed)
     cut = []
     for label in labels[among].unique():
@@ -236,16 +272,22 @@ def _digits(geometry: Geometry) -> _Source:
     scans = load_digits()
     pixels = torch.from_numpy((scans.images * (255 / 16)).round().astype(np.uint8))
     pixels = pixels[:, None].expand(-1, geometry.channels, -1, -1)
-    pool = _in_memory(geometry.fit(pixels), torch.from_numpy(scans.target).long())
+    pool = _in_memory(
+        geometry.resize_and_crop(pixels), torch.from_numpy(scans.target).long()
+    )
     return _Source("digits", "0123456789", pool, None, "shift", _PLAIN)
 
 
 def _cifar10(folder: Path, geometry: Geometry) -> _Source:
-    """Image folders, or data_batch_1.bin .. 5.bin and test_batch.bin: a label byte and
-    3×32×32 pixel bytes per image (the data set's "binary version")."""
-    binary = next((f for f in (folder, folder / "cifar-10-batches-bin") if
-                   (f / "test_batch.bin").is_file()), None)  # fmt: skip
-    if binary is None:
+    """Read CIFAR-10 from image folders or from the data set's "binary version".
+
+    That version is data_batch_1.bin .. 5.bin and test_batch.bin, with a label byte and
+    3×32×32 pixel bytes per image.
+    """
+    binary = folder
+    if not (binary / "test_batch.bin").is_file():
+        binary = folder / "cifar-10-batches-bin"
+    if not (binary / "test_batch.bin").is_file():
         return _folder(folder, geometry, "cifar10", _CIFAR10)
 
     def read(names: Sequence[str]) -> _Pool:
@@ -265,7 +307,7 @@ def _cifar10(folder: Path, geometry: Geometry) -> _Source:
         pixels = table[:, 1:].reshape(-1, 3, 32, 32)
         if geometry.channels == 1:
             pixels = pixels.float().mean(1, keepdim=True).round().to(torch.uint8)
-        return _in_memory(geometry.fit(pixels), table[:, 0].long())
+        return _in_memory(geometry.resize_and_crop(pixels), table[:, 0].long())
 
     train = read([f"data_batch_{i}.bin" for i in range(1, 6)])
     test = read(["test_batch.bin"])
@@ -290,21 +332,17 @@ def _folder(folder: Path, geometry: Geometry, kind: str, norm: Norm) -> _Source:
             )
         files = train_files + test_files
     pixels = len(files) * geometry.height * geometry.width * geometry.channels
-    small = pixels <= _MEMORY_BYTES
-    make = _decoded if small else _listed
-    return _Source(
-        kind,
-        classes,
-        make(train_folder, train_files, geometry),
-        make(test_folder, test_files, geometry) if test_folder is not None else None,
-        "shift+flip"
-        if max(geometry.height, geometry.width) <= _SMALL
-        else "resized-crop+flip",
-        norm,
-    )
+    make = _decoded if pixels <= _MEMORY_BYTES else _listed
+    train, test = make(train_folder, train_files, geometry), None
+    if test_folder is not None:
+        test = make(test_folder, test_files, geometry)
+    small = max(geometry.height, geometry.width) <= _SMALL
+    augmentation: Augmentation = "shift+flip" if small else "resized-crop+flip"
+    return _Source(kind, classes, train, test, augmentation, norm)
 
 
 def _listing(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
+    """List the classes of a folder, sorted, and its files with their class numbers."""
     try:
         classes, numbers = find_classes(str(folder))
         files = make_dataset(str(folder), numbers, extensions=IMG_EXTENSIONS)
@@ -323,14 +361,18 @@ def _listing(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
 
 
 def _decoded(folder: Path, files: list[tuple[str, int]], geometry: Geometry) -> _Pool:
+    """Read images into memory."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        images = threads.map(lambda file: geometry.fit(geometry.read(file[0])), files)
-        pixels = torch.stack(list(images))
+        raw = threads.map(geometry.read, [path for path, _ in files])
+        pixels = torch.stack([geometry.resize_and_crop(image) for image in raw])
     return _in_memory(pixels, torch.tensor([label for _, label in files]))
 
 
 def _listed(folder: Path, files: list[tuple[str, int]], geometry: Geometry) -> _Pool:
-    """Images are told apart by name and size: reading them all would take too long."""
+    """List images without reading them; their digest is of names and sizes.
+
+    Digesting the pixels of a large data set would take too long.
+    """
     names = [
         [Path(path).relative_to(folder).as_posix(), os.path.getsize(path)]
         for path, _ in files

@@ -1,4 +1,4 @@
-"""What a network says of images, and how often it is right."""
+"""The outputs of a network on images, its accuracy and its loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dpcompress.training.images import Batches, Split
 
 @dataclass(frozen=True)
 class Metrics:
-    """accuracy in 0..1, mean cross-entropy in nats, over `count` images."""
+    """Accuracy in 0..1 and mean cross-entropy in nats, over `count` images."""
 
     accuracy: float
     loss: float
@@ -26,9 +26,9 @@ class Metrics:
 def predict_logits(
     model: nn.Module, split: Split, batch: int = 64, progress: Progress = silent
 ) -> Tensor:
-    """The model's outputs in eval mode, float32 (len(split), classes), on the CPU.
+    """Return the model's outputs in eval mode, float32 (len(split), classes), on the CPU.
 
-    Runs where the model's weights are; the model's training mode is left as it was.
+    It runs on the device of its weights; its training mode is left as it was.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in model.modules()}
@@ -48,7 +48,7 @@ def predict_logits(
 def evaluate(
     model: nn.Module, split: Split, batch: int = 64, progress: Progress = silent
 ) -> Metrics:
-    """Top-1 accuracy and cross-entropy of `model` on a split.
+    """Compute the top-1 accuracy and the cross-entropy of `model` on a split.
 
     Raises:
         BadInput: the model's classes are not the data's.

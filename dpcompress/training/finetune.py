@@ -1,4 +1,4 @@
-"""The training loop. On a CPU, a killed and resumed run ends with the same bits."""
+"""The training loop: on a CPU, a killed and resumed run ends with the same bits."""
 
 from __future__ import annotations
 
@@ -34,8 +34,12 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a training history; `loss` is the mean training loss of the epoch,
-    the held-out numbers are None where they were not asked for."""
+    """One line of a training history.
+
+    epoch, steps: how many epochs and steps are done.
+    loss: mean training loss of the epoch.
+    heldout_accuracy, heldout_loss: None where they were not asked for.
+    """
 
     epoch: int
     steps: int
@@ -57,7 +61,7 @@ def finetune(
     validate: bool = True,
     progress: Progress = silent,
 ) -> list[Epoch]:
-    """Train `model` in place on data.train; returns one Epoch per pass over the data.
+    """Train `model` in place on data.train; return one Epoch per pass over the data.
 
     Data order and augmentation depend on (recipe.seed, epoch) only, dropout on
     (recipe.seed, step). A later call with the same model, data, recipe, teacher,
@@ -68,7 +72,7 @@ def finetune(
     Args:
         teacher: network whose logits are followed (recipe.distill_weight), put into
             eval mode; None for no distillation.
-        extension: schedules and loss terms of a method of its own.
+        extension: schedules and loss terms that a method adds.
         checkpoint: file for weights, momenta and progress, written after every epoch and
             whenever `checkpoint_seconds` have passed.
         log: CSV of the history, written after every epoch.
@@ -83,7 +87,7 @@ def finetune(
     """
     extension = extension or Extension()
     identity = {
-        "extension": extension.identity,
+        "extension": extension.settings,
         "recipe": recipe.model_dump(),
         "data": data.digest,
         "model": state_digest(model) if checkpoint else "",
@@ -97,9 +101,9 @@ def finetune(
         fast_layout(*networks),
         _brought_back(teacher),
     ):
-        run = _Run(model, data, recipe, teacher, extension)
-        run.notes = {"identity": digest(identity), "threads": threads}
-        run.checkpoint, run.checkpoint_seconds = checkpoint, checkpoint_seconds
+        notes = {"identity": digest(identity), "threads": threads}
+        keeping = _Keeping(checkpoint, checkpoint_seconds, notes)
+        run = _Training(model, data, recipe, teacher, extension, keeping)
         if saved:
             run.restore(*saved)
         if run.step == run.total:
@@ -113,7 +117,7 @@ def finetune(
 
 @contextmanager
 def _brought_back(teacher: nn.Module | None) -> Iterator[None]:
-    """The caller's own network ends on the device where it was."""
+    """Bring the caller's network back to the device where it was."""
     devices = {p.device for p in teacher.parameters()} if teacher is not None else set()
     try:
         yield
@@ -122,12 +126,17 @@ def _brought_back(teacher: nn.Module | None) -> Iterator[None]:
             teacher.to(devices.pop())
 
 
-class _Run:
-    """The state of one `fit`: what a checkpoint keeps, and what it is made from."""
+@dataclass(frozen=True)
+class _Keeping:
+    """Where checkpoints go, every how many seconds, and what they say of their making."""
 
+    path: Path | None
+    seconds: float
     notes: dict[str, Any]
-    checkpoint: Path | None
-    checkpoint_seconds: float
+
+
+class _Training:
+    """The state of one `finetune`: what a checkpoint keeps, and what it is made from."""
 
     def __init__(
         self,
@@ -136,9 +145,10 @@ class _Run:
         recipe: Recipe,
         teacher: nn.Module | None,
         extension: Extension,
+        keeping: _Keeping,
     ) -> None:
         self.model, self.data, self.recipe = model, data, recipe
-        self.extension = extension
+        self.extension, self.keeping = extension, keeping
         self.accelerator = Accelerator(
             dataloader_config=DataLoaderConfiguration(split_batches=True)
         )
@@ -171,7 +181,7 @@ class _Run:
         self._keep()
 
     def epoch(self, progress: Progress, validate: bool) -> None:
-        """From `self.step`, which may lie inside an epoch, to that epoch's end."""
+        """Train from `self.step`, which may lie inside an epoch, to that epoch's end."""
         number = len(self.history)
         first = self.history[-1].steps if self.history else 0
         last = min(first + len(self.batches), self.total)
@@ -183,7 +193,7 @@ class _Run:
             progress(self.step, self.total, f"epoch {number + 1}")
             if self.step == last:
                 break
-            if time.monotonic() - self.kept_at >= self.checkpoint_seconds:
+            if time.monotonic() - self.kept_at >= self.keeping.seconds:
                 self._save()
         if self.step == self.total:
             self.extension.on_step(1.0)
@@ -220,27 +230,31 @@ class _Run:
         self.step += 1
 
     def _require_finite(self) -> None:
+        """Raise TrainingDiverged, with the last good weights put back, on NaN or inf."""
         good = isfinite(self.losses.item())
         if good and all(p.isfinite().all() for p in self.model.parameters()):
             return
         self.model.load_state_dict(self.good)
-        kept = f"; {self.checkpoint} holds the last good weights"
+        path, kept = self.keeping.path, ""
+        if path is not None and path.exists():
+            kept = f"; {path} holds the last good weights"
         raise TrainingDiverged(
-            f"The training loss is not finite in epoch {len(self.history) + 1}"
-            f"{kept if self.checkpoint and self.checkpoint.exists() else ''}.",
+            f"The training loss is not finite in epoch {len(self.history) + 1}{kept}.",
             f"Lower the learning rate (now {self.recipe.lr:g}), warm up longer "
             f"(now {self.recipe.warmup:g}) or clip the gradient.",
         )
 
     def _keep(self) -> None:
+        """Remember the present weights as the last good ones."""
         state = self.model.state_dict()
         self.good = {name: value.clone() for name, value in state.items()}
         self.kept_at = time.monotonic()
 
     def _save(self) -> None:
+        """Keep the present weights, in the checkpoint too if there is one."""
         self._require_finite()
         self._keep()
-        if self.checkpoint is None or not self.accelerator.is_main_process:
+        if self.keeping.path is None or not self.accelerator.is_main_process:
             return
         momentum = {
             name: self.sgd.state[parameter]["momentum_buffer"]
@@ -248,7 +262,7 @@ class _Run:
             if self.sgd.state.get(parameter, {}).get("momentum_buffer") is not None
         }
         notes = {
-            **self.notes,
+            **self.keeping.notes,
             "step": self.step,
             "scaler": self.scaler.state_dict(),
             "history": [asdict(line) for line in self.history],
@@ -258,11 +272,12 @@ class _Run:
             "momentum": momentum,
             "sums": {"losses": self.losses},
         }
-        save_checkpoint(self.checkpoint, groups, notes)
+        save_checkpoint(self.keeping.path, groups, notes)
 
     def restore(
         self, groups: dict[str, dict[str, Tensor]], notes: dict[str, Any]
     ) -> None:
+        """Take over weights, momenta and progress from a checkpoint."""
         self.model.load_state_dict(groups["model"])
         parameters = dict(self.model.named_parameters())
         for name, value in groups.get("momentum", {}).items():
@@ -285,6 +300,7 @@ def _write_log(path: Path, history: list[Epoch]) -> None:
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """Make SGD that spares norms and biases from weight decay."""
     weights = [p for p in model.parameters() if p.requires_grad]
     if not weights:
         raise UsageError(
@@ -309,6 +325,7 @@ Saved = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
 
 
 def _saved(checkpoint: Path | None, identity: str) -> Saved | None:
+    """Load the checkpoint, if there is one and it is of the same training."""
     if checkpoint is None or not checkpoint.exists():
         return None
     groups, notes = load_checkpoint(checkpoint)

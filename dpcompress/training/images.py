@@ -26,9 +26,9 @@ Augmentation = Literal["shift", "shift+flip", "resized-crop+flip"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """From a picture of any size to (C, H, W) uint8.
+    """How a picture of any size becomes uint8 (channels, height, width).
 
-    The shorter side becomes `resize` pixels, then the centre is cut to H×W.
+    Its shorter side is resized to `resize` pixels, then its centre is cut out.
     """
 
     channels: int
@@ -37,7 +37,7 @@ class Geometry:
     resize: int
 
     def read(self, path: str) -> Tensor:
-        """The picture in `path`, uint8 (channels, height', width') of its own size.
+        """Read the picture in `path`, uint8 (channels, height', width') of its own size.
 
         Raises:
             BadInput: not a picture, or a damaged one.
@@ -51,7 +51,8 @@ class Geometry:
                 f"The image {path} cannot be read: {error}.", "Replace or remove it."
             ) from error
 
-    def fit(self, image: Tensor) -> Tensor:
+    def resize_and_crop(self, image: Tensor) -> Tensor:
+        """Return one or more images, uint8 (…, height', width'), in the final size."""
         if min(image.shape[1:]) != self.resize:
             image = vision.resize(image, [self.resize], antialias=True)
         if image.shape[1:] != (self.height, self.width):
@@ -60,27 +61,30 @@ class Geometry:
 
 
 class Images(Protocol):
-    """Pictures by index."""
+    """Pictures by index, uint8 (C, H, W): raw, or resized and cropped."""
 
     def raw(self, index: int) -> Tensor: ...
-    def fitted(self, index: int) -> Tensor: ...
+    def resized(self, index: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """uint8 (N, C, H, W), decoded once; an array, since joblib shares those."""
+    """Pictures in their final size, uint8 (N, C, H, W), decoded once.
+
+    They are an array, because joblib shares arrays between processes.
+    """
 
     pixels: NDArray[np.uint8]
 
     def raw(self, index: int) -> Tensor:
         return torch.from_numpy(self.pixels[index])
 
-    fitted = raw
+    resized = raw
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Files that are decoded each time they are asked for."""
+    """Pictures in files, which are decoded each time that they are asked for."""
 
     paths: Sequence[str]
     geometry: Geometry
@@ -88,15 +92,18 @@ class OnDisk:
     def raw(self, index: int) -> Tensor:
         return self.geometry.read(self.paths[index])
 
-    def fitted(self, index: int) -> Tensor:
-        return self.geometry.fit(self.raw(index))
+    def resized(self, index: int) -> Tensor:
+        return self.geometry.resize_and_crop(self.raw(index))
 
 
 @dataclass(frozen=True)
 class Split:
     """Labelled images with the normalisation that their network expects.
 
-    indices: which of `images` belong to this split; labels: int64, one per index.
+    indices: which of `images` belong to this split.
+    labels: int64, one per index.
+    size: (C, H, W) of the network's input.
+    mean, std: per channel, of pixels in 0..1.
     """
 
     name: str
@@ -112,30 +119,30 @@ class Split:
         return len(self.indices)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) → float32 network input, channels last."""
+        """Return uint8 (B, C, H, W) as float32 network input, channels last."""
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
         images = (pixels.float() / 255 - mean) / std
         return images.contiguous(memory_format=torch.channels_last)
 
     def first(self, count: int) -> Tensor:
-        """The first `count` images (or all) as the network takes them, (N, C, H, W)."""
+        """Load the first `count` images, or all, as network input (N, C, H, W)."""
         part = replace(self, indices=self.indices[:count], labels=self.labels[:count])
         return torch.cat([images for images, _ in Batches(part, 64).epoch()])
 
     def sample(self, count: int, seed: int) -> Split:
-        """`count` of the images (or all), drawn with `seed`, in the drawn order."""
+        """Draw `count` of the images, or all, with `seed`; they keep the drawn order."""
         generator = torch.Generator().manual_seed(seed_of(seed, "sample"))
         drawn = torch.randperm(len(self), generator=generator)[:count]
         return replace(self, indices=self.indices[drawn], labels=self.labels[drawn])
 
 
 class Batches:
-    """Batches of a split as (float input, labels); the same for every number of workers.
-    A split with fewer images than `size` is one batch.
+    """The batches of a split, as (float32 input, labels).
 
-    With `seed` the order is drawn anew for each epoch, incomplete batches are left out,
-    and with `augment` each image is transformed in a way that depends on (seed, epoch,
-    index) only. Without `seed`: in order, unchanged, to the last image.
+    They do not depend on the number of reading processes. A split with fewer images than
+    `size` is one batch. With `seed` the order is drawn anew for each epoch, incomplete
+    batches are left out, and with `augment` each image is transformed in a way that
+    depends on (seed, epoch, index) only. Without `seed` all images come in order.
 
     Raises (while iterating):
         BadInput: an unreadable image.
@@ -147,7 +154,7 @@ class Batches:
         self.size = size = min(size, len(split))
         self._view = _View(split, seed, augment)
         self._order = _Order(len(split), seed)
-        # A worker of a pool may have no processes of its own.
+        # A worker process of joblib or Ray may not have child processes.
         readers = isinstance(split.images, OnDisk) and parent_process() is None
         self.loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             self._view,
@@ -163,7 +170,7 @@ class Batches:
         return len(self.loader)
 
     def epoch(self, number: int = 0, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch, from the one after the first `skip`."""
+        """Yield the batches of one epoch, without its first `skip`."""
         self._view.epoch = self._order.epoch = number
         self._order.skip = skip * self.size
         for batch in self.loader:
@@ -177,6 +184,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 class _Order(Sampler[int]):
+    """The order of the images in one epoch, from the one after the first `skip`."""
+
     def __init__(self, length: int, seed: int | None) -> None:
         self.length, self.seed = length, seed
         self.epoch = self.skip = 0
@@ -193,15 +202,15 @@ class _Order(Sampler[int]):
 
 
 class _View(Dataset[tuple[Tensor, Tensor]]):
-    """Whole batches of a split, augmented and normalised.
+    """The batches of a split, augmented and normalised.
 
-    A bad image is returned, not raised: a worker process would wrap the error into a
-    traceback.
+    The error of a bad image is returned, not raised: a reading process would wrap it into
+    a traceback.
     """
 
     def __init__(self, split: Split, seed: int | None, augment: bool) -> None:
         self.split, self.seed, self.epoch = split, seed, 0
-        self.how = split.augmentation if augment else None
+        self.augmentation = split.augmentation if augment else None
         self._drawn: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -210,18 +219,18 @@ class _View(Dataset[tuple[Tensor, Tensor]]):
     def __getitems__(self, batch: list[int]) -> tuple[Tensor, Tensor] | BadInput:
         images, indices = self.split.images, self.split.indices[batch].tolist()
         try:
-            if self.how == "resized-crop+flip":
+            if self.augmentation == "resized-crop+flip":
                 pixels = torch.stack([self._cropped(i) for i in indices])
             else:
-                pixels = torch.stack([images.fitted(i) for i in indices])
+                pixels = torch.stack([images.resized(i) for i in indices])
         except BadInput as error:
             return error
-        if self.how in ("shift", "shift+flip"):
+        if self.augmentation in ("shift", "shift+flip"):
             pixels = self._shifted(pixels, batch)
         return self.split.normalise(pixels), self.split.labels[batch]
 
     def _cropped(self, index: int) -> Tensor:
-        """The usual augmentation of photos."""
+        """Crop, resize and flip one image at random, as is usual for photos."""
         crop = v2.RandomResizedCrop(self.split.size[1:], antialias=True)
         with seeded(self.seed, "image", self.epoch, index):
             image = v2.RandomHorizontalFlip()(crop(self.split.images.raw(index)))
@@ -229,8 +238,11 @@ class _View(Dataset[tuple[Tensor, Tensor]]):
         return image
 
     def _shifted(self, pixels: Tensor, batch: list[int]) -> Tensor:
-        """The usual augmentation of small images, for a batch at once: one by one it
-        would take longer than a training step on a GPU."""
+        """Shift, and perhaps flip, images at random, as is usual for small ones.
+
+        The whole batch is done at once: one by one, it would take longer than a training
+        step on a GPU.
+        """
         _, height, width = self.split.size
         # 4 pixels at 32×32, as is usual on CIFAR.
         most = torch.tensor([max(height // 8, 1), max(width // 8, 1), 0])
@@ -242,7 +254,7 @@ class _View(Dataset[tuple[Tensor, Tensor]]):
         down, right, _ = (drawn * (2 * most + 1)).long().unbind(1)
         rows = down[:, None] + torch.arange(height)
         columns = right[:, None] + torch.arange(width)
-        if self.how == "shift+flip":
+        if self.augmentation == "shift+flip":
             columns = torch.where(drawn[:, 2:] < 0.5, columns, columns.flip(1))
         top, left, _ = most.tolist()
         padded = F.pad(pixels, (left, left, top, top))

@@ -1,4 +1,4 @@
-"""What lets convolutions train fast: memory layout and reuse, a detour for tiny maps."""
+"""Faster training of convolutions: memory layout, memory reuse, padded tiny maps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+# Parameters of mallopt, as malloc.h numbers them.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-"""Parameters of mallopt (malloc.h)."""
 
 
 @contextmanager
 def fast_layout(*networks: nn.Module) -> Iterator[None]:
-    """Channels last inside, which GPUs like and a CPU runs twice as fast; tiny maps are
-    padded before their convolution; the process keeps freed memory, also afterwards."""
+    """Train these networks in channels-last layout, and with tiny maps padded.
+
+    Channels last is faster on GPUs and twice as fast on a CPU. The process keeps freed
+    memory, also afterwards; see `keep_freed_memory`.
+    """
     keep_freed_memory()
     for network in networks:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -35,7 +38,7 @@ def fast_layout(*networks: nn.Module) -> Iterator[None]:
 
 @cache
 def keep_freed_memory() -> None:
-    """From now on this process keeps freed memory for its next tensors.
+    """Let this process keep freed memory for its next tensors, from now on.
 
     glibc hands large blocks back to the system, and every training step pays for the
     same pages again: up to a third of its time. Does nothing where there is no glibc.
@@ -50,9 +53,9 @@ def keep_freed_memory() -> None:
 
 
 class _PadTinyMaps(TorchFunctionMode):
-    """Pads a map that is smaller than the depthwise kernel before the convolution.
+    """Pad maps that are smaller than a depthwise kernel before the convolution.
 
-    Values are the same. oneDNN has no fast weight gradient of a depthwise convolution
+    The values are the same. oneDNN has no fast weight gradient of a depthwise convolution
     that finds such a map and pads it itself: 10 to 70 times slower, four tenths of a
     whole step of MobileNetV2 at 32×32 (experiments/training/small_maps.py).
     """

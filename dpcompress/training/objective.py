@@ -1,4 +1,4 @@
-"""What a step minimises: labels, a teacher, and what a method adds."""
+"""The loss of a training step: labels, a teacher, and what a method adds."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from dpcompress.settings import Recipe
 
 @dataclass(frozen=True)
 class Extension:
-    """What a method adds to plain training.
+    """The schedules and loss terms that a method adds to plain training.
 
     on_step: called before every step with the fraction of all steps done, in [0, 1), and
         with 1.0 after the last; whatever it sets (a decay, a temperature) must depend on
         that fraction only, so that a resumed run goes on as it was.
     extra_loss: (images, logits) → a scalar that is added to the loss. It is called after
         the forward passes of the network and the teacher, whose features hooks may keep.
-    identity: JSON-like; a checkpoint of another identity is not resumed.
+    settings: JSON-like; a checkpoint made with other settings is not resumed.
     """
 
     on_step: Callable[[float], None] = lambda done: None
     extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None
-    identity: Any = None
+    settings: Any = None
 
 
 def objective(
@@ -38,7 +38,7 @@ def objective(
     teacher: nn.Module | None,
     extension: Extension,
 ) -> Tensor:
-    """The scalar loss of `logits`, in float32; see `Recipe` and `Extension`."""
+    """Compute the scalar loss of `logits`, float32; see `Recipe` and `Extension`."""
     logits = logits.float()
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     share, temperature = recipe.distill_weight, recipe.distill_temperature

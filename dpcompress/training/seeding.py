@@ -13,13 +13,13 @@ from dpcompress.files import digest
 
 
 def seed_of(*parts: object) -> int:
-    """A seed in [0, 2**63) from JSON-like parts, as (recipe.seed, "order", epoch)."""
+    """Make a seed in [0, 2**63) of JSON-like parts, such as (recipe.seed, "order", 3)."""
     return int(digest(list(parts)), 16) >> 1
 
 
 @contextmanager
 def seeded(*parts: object) -> Iterator[None]:
-    """Inside, torch's CPU generator starts at `seed_of(*parts)`; outside it goes on."""
+    """Start torch's CPU generator at `seed_of(*parts)`, and put it back afterwards."""
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed takes 100 times as long: it asks every kind of device.
         torch.default_generator.manual_seed(seed_of(*parts))
@@ -28,7 +28,7 @@ def seeded(*parts: object) -> Iterator[None]:
 
 @contextmanager
 def deterministic(threads: int | None = None) -> Iterator[int]:
-    """Deterministic kernels on `threads` threads (default: as set); yields the number.
+    """Use deterministic kernels on `threads` threads (default: as set); yield the number.
 
     Sums over threads are rounded in the order of the threads, so bits are equal only on
     equal thread counts. Kernels without a deterministic form (a few on CUDA) still run.

@@ -248,7 +248,7 @@ def test_an_extension_sees_every_step_and_changes_the_loss(tmp_path: Path) -> No
         extension = Extension(
             on_step=seen.append,
             extra_loss=lambda images, logits: weight * logits.square().mean(),
-            identity=["pull to zero", weight],
+            settings=["pull to zero", weight],
         )
         finetune(model, data, recipe, extension=extension, **options)  # type: ignore[arg-type]
         return model
