@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from dpcompress.blueprint import Blueprint
+from dpcompress.graph.edit import free_name
 from dpcompress.graph.nodes import value_nodes
-from dpcompress.graph.normal_form import free_name
 
 
 class Tap(nn.Module):

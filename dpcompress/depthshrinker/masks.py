@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 
 from dpcompress.depthshrinker.groups import Group
 from dpcompress.graph.capture import capture
+from dpcompress.graph.edit import free_name
 from dpcompress.graph.nodes import op_nodes
-from dpcompress.graph.normal_form import free_name
 
 MOMENTS = 101
 """Moments of a search whose scores are kept: every hundredth of it."""

@@ -44,6 +44,14 @@ _PARAMETRIC: dict[str, Callable[..., nn.Module]] = {
     "elu": nn.ELU,
     "hardtanh": nn.Hardtanh,
 }
+ACTIVATION_TYPES = (
+    *_PLAIN.values(),
+    nn.GELU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.Hardtanh,
+    nn.PReLU,
+)
 ADDITIONS = {operator.add, operator.iadd, torch.add}
 ADD_METHODS = {"add", "add_"}
 

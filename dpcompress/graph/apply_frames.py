@@ -16,9 +16,10 @@ from dpcompress.graph.border import (
     constant_after_norm,
     surround,
 )
+from dpcompress.graph.conv2d import plain_copy
+from dpcompress.graph.edit import insert_module
 from dpcompress.graph.frames import UNCHANGED, Frame
 from dpcompress.graph.nodes import op_nodes, take_over
-from dpcompress.graph.normal_form import insert_module
 
 
 def apply_frames(
@@ -135,23 +136,9 @@ class _Editor:
         conv = self.network.get_submodule(path)
         assert isinstance(conv, nn.Conv2d)
         if type(conv) is not nn.Conv2d:
-            conv = _plain_copy(conv)
+            conv = plain_copy(conv)
             self.network.add_submodule(path, conv)
         conv.padding = padding
-
-
-def _plain_copy(conv: nn.Conv2d) -> nn.Conv2d:
-    plain = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        dilation=conv.dilation,  # type: ignore[arg-type]
-        groups=conv.groups,
-        bias=conv.bias is not None,
-    )
-    plain.weight, plain.bias = conv.weight, conv.bias
-    return plain
 
 
 def _in_torch_order(amounts: Sides) -> tuple[int, int, int, int]:

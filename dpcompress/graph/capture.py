@@ -18,7 +18,8 @@ from torch import fx, nn
 
 from dpcompress.blueprint import Blueprint, Limits, Op, find_chains
 from dpcompress.errors import BadInput, UntraceableModel, first_line
-from dpcompress.graph.describe import IDENTITY_NAMES, Describer, is_fixed_norm
+from dpcompress.graph.describe import describe
+from dpcompress.graph.handlers import IDENTITY_NAMES, is_fixed_norm
 from dpcompress.graph.normal_form import normalize
 
 _BATCH = 2
@@ -97,8 +98,7 @@ def capture(
             f"{type(model).__name__} returns several tensors.",
             "Wrap it in a module that returns the one that counts.",
         )
-    describer = Describer(network, shapes, leaves)
-    ops, index = describer.ops()
+    ops, index = describe(network, shapes, leaves)
     for node, number in index.items():
         node.meta["op"] = number
     layers, chains = find_chains(ops)

@@ -10,9 +10,9 @@ from dpcompress.graph.activations import free_activation
 from dpcompress.graph.apply_frames import apply_frames
 from dpcompress.graph.capture import capture
 from dpcompress.graph.decay import Decay
+from dpcompress.graph.edit import free_name, insert_module
 from dpcompress.graph.frames import pad_first, shrink_frames
 from dpcompress.graph.nodes import Origin, op_nodes, set_origin
-from dpcompress.graph.normal_form import free_name, insert_module
 
 
 def linearize(

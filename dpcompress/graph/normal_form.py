@@ -11,13 +11,9 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn import functional as F
 
-from dpcompress.graph.activations import (
-    ADD_METHODS,
-    ADDITIONS,
-    activation_of_call,
-)
+from dpcompress.graph.activations import ADD_METHODS, ADDITIONS, activation_of_call
+from dpcompress.graph.edit import free_name, insert_module
 
 
 def normalize(network: fx.GraphModule) -> None:
@@ -60,28 +56,6 @@ def _replace_call(network: fx.GraphModule, node: fx.Node) -> None:
         node.target = node.target.removesuffix("_")
 
 
-def insert_module(
-    network: fx.GraphModule, node: fx.Node, module: nn.Module, source: fx.Node
-) -> fx.Node:
-    """Put a call of `module` on `source` in the place of `node`, which it takes over."""
-    name = free_name(network, node.name)
-    network.add_submodule(name, module)
-    with network.graph.inserting_before(node):
-        new = network.graph.call_module(name, (source,))
-    new.meta = dict(node.meta)
-    node.replace_all_uses_with(new)
-    network.graph.erase_node(node)
-    return new
-
-
-def free_name(network: nn.Module, stem: str) -> str:
-    """`stem`, with a number if the network has an attribute of that name."""
-    name, number = stem, 1
-    while hasattr(network, name):
-        name, number = f"{stem}_{number}", number + 1
-    return name
-
-
 def _split_norm_activation(
     network: fx.GraphModule, node: fx.Node, module: nn.Module
 ) -> None:
@@ -114,52 +88,3 @@ def _split_norm_activation(
         last.replace_all_uses_with(new)
         new.args = (last,)
         last = new
-
-
-def conv_padding(
-    conv: nn.Conv2d, size: tuple[int, int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The zeros that `conv` puts around an input of `size` = (H, W)."""
-
-    def sides(d: int) -> tuple[int, int]:
-        reach = conv.dilation[d] * (conv.kernel_size[d] - 1)
-        if type(conv).__name__ == "Conv2dSame":
-            outputs = -(-size[d] // conv.stride[d])
-            total = max((outputs - 1) * conv.stride[d] + reach + 1 - size[d], 0)
-            return (total // 2, total - total // 2)
-        if conv.padding == "same":
-            return (reach // 2, reach - reach // 2)
-        if conv.padding == "valid":
-            return (0, 0)
-        return (int(conv.padding[d]), int(conv.padding[d]))
-
-    return (sides(0), sides(1))
-
-
-def does_what_it_says(
-    conv: nn.Conv2d, shape: tuple[int, ...], padding: tuple[Any, Any]
-) -> bool:
-    """Whether a subclass of Conv2d computes the plain convolution of its attributes."""
-    images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-    images = images.to(conv.weight.dtype)
-    (top, bottom), (left, right) = padding
-    with torch.no_grad():
-        plain = F.conv2d(
-            F.pad(images, (left, right, top, bottom)),
-            conv.weight,
-            conv.bias,
-            conv.stride,
-            0,
-            conv.dilation,
-            conv.groups,
-        )
-        actual = conv(images)
-    return actual.shape == plain.shape and torch.allclose(actual, plain, atol=1e-5)
-
-
-def does_nothing(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a module that is known by its name only gives back its input."""
-    dtype = next((p.dtype for p in module.parameters()), torch.float32)
-    images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    with torch.no_grad():
-        return torch.equal(module(images), images)
