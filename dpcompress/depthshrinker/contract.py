@@ -1,8 +1,9 @@
-"""Back from an expanded network to the original one, with new weights."""
+"""Contraction of an expanded network to the original one, with new weights."""
 
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,9 +18,13 @@ from dpcompress.graph.certificate import FLOAT64_LIMIT
 
 @dataclass(frozen=True)
 class Contracted:
-    """model: the original's own class and layers, with the merged weights. difference:
-    largest |Δ| between its output and the linear expanded network's, in float64, relative
-    to the largest output. certificate: of the merge of the expanded network."""
+    """The outcome of `contract`.
+
+    model: the original's own class and layers, with the merged weights.
+    difference: largest |Δ| between its output and the linear expanded network's, in
+        float64, relative to the largest output.
+    certificate: of the merge of the expanded network.
+    """
 
     model: nn.Module
     difference: float
@@ -29,7 +34,7 @@ class Contracted:
 def contract(
     model: nn.Module, expansion: Expansion, linear: fx.GraphModule, images: Tensor
 ) -> Contracted:
-    """A copy of `model` that computes what `linear` computes.
+    """Make a copy of `model` that computes what `linear` computes.
 
     Each block of three convolutions becomes the original conv; what it adds as a bias
     goes to the conv's own, or else to the running mean of the norm behind it.
@@ -57,7 +62,7 @@ def contract(
         expected, actual = (net(images.cpu().double()) for net in (exact, result))
     scale = float(expected.abs().max().clamp_min(1e-30))
     difference = float((actual - expected).abs().max()) / scale
-    if not difference <= FLOAT64_LIMIT:
+    if math.isnan(difference) or difference > FLOAT64_LIMIT:
         raise VerificationFailed(
             f"The contracted network is not the expanded one: its output differs by "
             f"{difference:.1e} of the largest value ({FLOAT64_LIMIT:g} allowed).",
@@ -74,7 +79,7 @@ def _contract(
     name: str,
     span: Span,
 ) -> None:
-    """Write to `state` what the block `name` is as one convolution."""
+    """Write the block `name` to `state` as one convolution."""
     blueprint = expansion.blueprint
     merged = examine(blueprint, span)
     assert isinstance(merged, MergedSpan)

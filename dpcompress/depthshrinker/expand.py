@@ -1,9 +1,9 @@
-"""Dense convolutions as inverted-residual blocks that can be merged back.
+"""Expansion of dense convolutions to inverted-residual blocks that can be merged back.
 
 Fu et al. 2022 (DepthShrinker+): a k×k convolution becomes 1×1 expand, k×k depthwise, 1×1
-project, with norms and activations between. The depthwise conv has the original's kernel,
-stride, padding and dilation, so that without the activations the three merge into a
-convolution of the original's very shape.
+project, with norms and activations between. The depthwise convolution has the original's
+kernel, stride, padding and dilation, so that without the activations the three merge into
+a convolution of the original's shape.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ class Expanded(nn.Sequential):
 
 @dataclass(frozen=True)
 class Expansion:
-    """An expanded network and how to get back.
+    """An expanded network, and the plan that merges it back.
 
     network: trainable, with `Expanded` blocks in the places of `convs`; parameters
         outside of them keep their names.
-    blueprint, plan: of `network`; the plan removes the blocks' activations and merges
-        each block into one convolution.
-    weight_error: by conv, what the factorised kernel lacks of the original one, relative
-        in the Frobenius norm; 0 if the width suffices.
+    blueprint: of `network`.
+    plan: removes the blocks' activations and merges each block into one convolution.
+    convs: names of the convolutions that were expanded.
+    weight_error: for each of them, the relative error of its factorised kernel in the
+        Frobenius norm; 0 if the width suffices.
     """
 
     network: fx.GraphModule
@@ -113,8 +114,7 @@ def expand(
 
 
 def refusals(blueprint: Blueprint) -> dict[str, str]:
-    """Every convolution of a network by name, with the reason why it cannot be expanded,
-    "" if it can."""
+    """Say of each convolution, by name, why it cannot be expanded; "" if it can be."""
     layers = {layer.conv for layer in blueprint.layers}
     return {
         op.name: _refusal(blueprint, index, op, index in layers)
@@ -140,6 +140,7 @@ def _refusal(blueprint: Blueprint, index: int, op: Op, is_layer: bool) -> str:
 
 
 def _chosen(blueprint: Blueprint, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """List the convolutions to expand, each once; refuse those that cannot be."""
     known = refusals(blueprint)
     if asked is None:
         chosen = tuple(name for name, why in known.items() if not why)
@@ -164,7 +165,11 @@ def _chosen(blueprint: Blueprint, asked: Sequence[str] | None) -> tuple[str, ...
 def _factorised(
     conv: nn.Conv2d, ratio: float | None, activation: nn.Module
 ) -> tuple[Expanded, float]:
-    """A block that is `conv` but for its activations, and the error of its kernel."""
+    """Make the block that is `conv` but for its activations.
+
+    Returns:
+        The block, and the relative error of its kernel.
+    """
     weight = conv.weight.detach().double()
     outs, ins, height, width = weight.shape
     kernels = weight.permute(1, 0, 2, 3).reshape(ins, outs, height * width)
@@ -175,7 +180,7 @@ def _factorised(
     error = 1 - flat[best].square().sum() / flat.square().sum().clamp_min(1e-300)
     channel, rank = best // values.shape[1], best % values.shape[1]
     taps = right[channel, rank]
-    # Of ± a pair, the one that gives more positive sums, which a ReLU lets pass.
+    # A pair's sign is free: positive sums of taps give values that a ReLU lets pass.
     sign = torch.where(taps.sum(1) < 0, -1.0, 1.0)[:, None]
     block = Expanded(conv, len(best), activation).to(conv.weight)
     with torch.no_grad():
@@ -190,8 +195,8 @@ def _factorised(
 
 
 def _settle_norms(network: nn.Module, convs: Sequence[str], images: Tensor) -> None:
-    """Set the blocks' norms so that on `images` they normalise, and in eval mode are the
-    identity."""
+    """Set the blocks' norms to the statistics of `images`, and to the identity in eval
+    mode."""
 
     def settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
@@ -218,6 +223,7 @@ def _settle_norms(network: nn.Module, convs: Sequence[str], images: Tensor) -> N
 
 
 def _merging_plan(blueprint: Blueprint, convs: Sequence[str]) -> Plan:
+    """Make the plan that merges the block of every expanded convolution."""
     inside: set[int] = set()
     position = {
         blueprint.ops[layer.conv].name: number

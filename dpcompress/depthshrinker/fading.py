@@ -27,10 +27,10 @@ def finetune_fading(
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> fx.GraphModule:
-    """The linearized network of `plan`, trained, ready to merge (Fu et al. 2022).
+    """Train the linearized network of `plan` while its activations fade (Fu et al. 2022).
 
-    Distillation from `model` is self-distillation: its logits as `recipe.distill_weight`
-    says, and its features.
+    It is distilled from `model`: from its logits with `recipe.distill_weight`, and from
+    its features.
 
     Args:
         fade: share of the training during which removed activations go from full to
@@ -38,6 +38,10 @@ def finetune_fading(
         features: weight of the relative squared distance between its tensors and the
             original's at the ends of merged spans, where both have an activation or
             both have none.
+        checkpoint: see `finetune`.
+
+    Returns:
+        The linearized network, ready to merge.
     """
     network = linearize(model, plan, decay=fade > 0)
     trained: fx.GraphModule = network
@@ -50,7 +54,7 @@ def finetune_fading(
         teacher, theirs = tapped(original.network, original.blueprint, ends)
 
         def extra_loss(images: Tensor, logits: Tensor) -> Tensor:
-            if recipe.distill_weight == 0:  # nobody else has asked the teacher
+            if recipe.distill_weight == 0:  # else the loss has run it
                 with torch.no_grad():
                     teacher(images)
             return features * feature_loss(ours, theirs)
@@ -73,6 +77,7 @@ def finetune_fading(
 
 
 def _comparable(blueprint: Blueprint, plan: Plan) -> list[int]:
+    """List the ends of merged spans with an activation in both networks or in none."""
     return [
         span.stop
         for span in plan.merged
@@ -81,5 +86,5 @@ def _comparable(blueprint: Blueprint, plan: Plan) -> list[int]:
 
 
 def faded(done: float, fade: float) -> float:
-    """s when the fraction `done` of the training is over: 0 to 1 in a straight line."""
+    """Return how far activations have faded, from 0 to 1, after a fraction `done`."""
     return min(done / fade, 1.0) if fade else 1.0

@@ -1,4 +1,4 @@
-"""Which activations share a mask: each its own, or all those of a block."""
+"""The groups of activations that share a mask: each its own, or all of a block."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dpcompress.blueprint import Blueprint, barriers, candidates, skips
 from dpcompress.errors import BadInput, UsageError
 from dpcompress.settings import By
 
+# Positions whose activations share a mask.
 Group = tuple[int, ...]
-"""Positions whose activations share a mask."""
 
 
 def mask_groups(blueprint: Blueprint, by: By) -> tuple[Group, ...]:
-    """The masks of a network, in order.
+    """Group the activations of a network by their masks, in order.
 
     An activation that no candidate span passes over has no mask and stays: nothing would
     merge without it. By "block", the activations strictly inside a residual block (of
@@ -59,8 +59,11 @@ def check_keep(groups: tuple[Group, ...], keep: int, by: By) -> None:
 
 
 def block_edges(blueprint: Blueprint) -> frozenset[int]:
-    """Positions at which a block starts or ends: ends of residual connections, outputs
-    of linear bottlenecks outside of residual blocks, barriers."""
+    """Return the positions at which a block starts or ends.
+
+    They are the ends of residual connections, the outputs of linear bottlenecks outside
+    of residual blocks, and barriers.
+    """
     found = set(barriers(blueprint))
     inside: set[int] = set()
     for skip in skips(blueprint):
@@ -77,7 +80,7 @@ def block_edges(blueprint: Blueprint) -> frozenset[int]:
 
 
 def _between(edges: Iterable[int], positions: Iterable[int]) -> tuple[Group, ...]:
-    """`positions` in runs with no edge between them."""
+    """Part `positions` into runs with no edge between them."""
     ordered = sorted(edges)
 
     def edges_before(position: int) -> int:

@@ -16,17 +16,20 @@ from dpcompress.graph import linearize, set_share
 from dpcompress.progress import Progress, silent
 from dpcompress.training import Data, Extension, Recipe, finetune
 
+# Fractions of the training at which the blocks' activations are fully there, begin to
+# fade, and are gone.
 APPEAR, GO, GONE = 0.1, 0.5, 0.8
-"""Fractions of the training: activations are all there at the first, begin to fade at the
-second, are gone at the third."""
 
 _IMAGES = 256
 
 
 @dataclass(frozen=True)
 class Retrained:
-    """start_error: largest |Δ| of the expanded network's output before training, relative
-    to the original's largest output."""
+    """The outcome of `expand_then_shrink`.
+
+    start_error: largest |Δ| of the expanded network's output before training, relative
+        to the original's largest output.
+    """
 
     contracted: Contracted
     expansion: Expansion
@@ -50,11 +53,11 @@ def expand_then_shrink(
 
     Args:
         convs, ratio: see `expand`.
-        recipe: distillation, where it asks for some, is from `model`.
+        recipe: the training of the expanded network; its distillation is from `model`.
 
     Raises:
         UsageError: a convolution that cannot be expanded; names the reason.
-        TrainingDiverged: see `fit`.
+        TrainingDiverged: see `finetune`.
     """
     images = data.train.first(_IMAGES)
     expansion = expand(model, images, convs=convs, ratio=ratio)
@@ -78,13 +81,17 @@ def expand_then_shrink(
 
 
 def share(done: float) -> float:
-    """s of the blocks' activations when the fraction `done` of the training is over."""
+    """Return the share of the identity in the blocks' activations.
+
+    done: the fraction of the training that is over.
+    """
     if done < GO:
         return max(1 - done / APPEAR, 0.0)
     return min((done - GO) / (GONE - GO), 1.0)
 
 
 def _distance(network: nn.Module, model: nn.Module, images: Tensor) -> float:
+    """Return the largest |Δ| of the outputs, relative to the model's largest output."""
     with torch.no_grad():
         actual = copy.deepcopy(network).double().eval()(images.double())
         expected = copy.deepcopy(model).double().eval()(images.double())

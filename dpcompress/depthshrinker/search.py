@@ -1,7 +1,7 @@
-"""The search: weights and masks trained together until k masks are left on.
+"""The search for masks: trained with the weights until k masks are left on.
 
-Fu et al. 2022, with the number of masks that are on falling to k during the search,
-so that the first ones to go are chosen by gradients, not by how ties are broken.
+As in Fu et al. 2022, but the number of masks that are on falls to k during the search, so
+that gradients choose the first ones to go, and not the order of equal scores.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from torch import Tensor, nn
 from dpcompress.blueprint import Blueprint
 from dpcompress.depthshrinker.groups import Group, check_keep, mask_groups
 from dpcompress.depthshrinker.masks import MOMENTS, Masks, insert_masks, top
-from dpcompress.depthshrinker.plans import Merger, Price, kept_activations
+from dpcompress.depthshrinker.plans import Price, kept_activations
 from dpcompress.progress import Progress, silent
 from dpcompress.settings import By
 from dpcompress.tables import LatencyTable
 from dpcompress.training import Data, Extension, Recipe, finetune
 
+# Share of the search during which the number of masks that are on falls to k.
 FALLING = 0.5
-"""Share of the search during which the number of masks on falls to k."""
 
 
 @dataclass(frozen=True)
 class Found:
     """The outcome of a search.
 
-    groups: positions of each mask. on: the masks kept, exactly k. activations: positions
-    whose activation stays, those without a mask included. history: columns done (0..1),
-    keep, mask, positions, score, on; 101 moments, one row per mask and moment.
+    groups: positions of each mask.
+    on: the masks that are kept, exactly k.
+    activations: positions whose activation stays, those without a mask included.
+    history: columns done (0..1), keep, mask, positions, score, on; one row per mask and
+        moment, at MOMENTS moments.
     """
 
     groups: tuple[Group, ...]
@@ -54,7 +56,7 @@ def search(
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> Found:
-    """Which `keep` masks matter most, found by training a copy of `model` with them.
+    """Find the `keep` masks that matter most, by training a copy of `model` with masks.
 
     Args:
         keep: number of masks that stay on.
@@ -62,7 +64,7 @@ def search(
         latency: weighs the masks: the loss has `latency_weight` times the predicted time
             of the network that they leave, as a share of the original's.
         teacher: followed as `recipe.distill_weight` says.
-        checkpoint: a search that is cut off goes on from this file; see `fit`.
+        checkpoint: a search that is cut off goes on from this file; see `finetune`.
 
     Raises:
         UsageError: `keep` is less than 1 or more than there are masks.
@@ -71,7 +73,7 @@ def search(
     """
     groups = mask_groups(blueprint, by)
     check_keep(groups, keep, by)
-    price = Price(Merger(blueprint, latency), groups) if latency else None
+    price = Price(blueprint, latency, groups) if latency else None
     network, masks = insert_masks(model, blueprint.input, groups)
 
     def on_step(done: float) -> None:
@@ -108,13 +110,16 @@ def search(
 
 
 def masks_on(count: int, keep: int, done: float) -> int:
-    """How many of `count` masks are on when the fraction `done` of the search is over:
-    all at first, `keep` from FALLING on."""
+    """Count the masks that are on when the fraction `done` of the search is over.
+
+    All `count` are at first, `keep` from the fraction FALLING on.
+    """
     left = max(0.0, 1 - done / FALLING)
     return keep + round((count - keep) * left)
 
 
 def _history(masks: Masks, groups: tuple[Group, ...], keep: int) -> pd.DataFrame:
+    """Make the table of `Found.history`."""
     rows = []
     for moment, scores in enumerate(masks.history.cpu()):
         done = moment / (MOMENTS - 1)

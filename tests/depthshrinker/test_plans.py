@@ -1,4 +1,4 @@
-"""From kept activations to a plan: against all ways to cut the network."""
+"""Plans from kept activations, against all cuts of the network."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_cut_where_it_is_fastest(on: set[int], seed: int) -> None:
 @given(st.sets(st.sampled_from(range(len(GROUPS)))), st.integers(0, 10**6))
 def test_a_mask_costs_what_turning_it_off_saves(on: set[int], seed: int) -> None:
     table = random_table(INVERTED, seed)
-    price = Price(Merger(INVERTED, table), GROUPS)
+    price = Price(INVERTED, table, GROUPS)
 
     def time(masks: set[int]) -> float:
         return least_ms(INVERTED, table, kept_activations(INVERTED, GROUPS, masks))
