@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
@@ -89,8 +90,7 @@ class Plan(Frozen):
             activations: A of the papers, in any order.
             rest: further fields of the plan.
         """
-        edges = sorted(boundaries)
-        spans = zip(edges, edges[1:], strict=False)
+        spans = pairwise(sorted(boundaries))
         return cls.model_validate(
             {
                 "choices": [Choice(start=start, stop=stop) for start, stop in spans],

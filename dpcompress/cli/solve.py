@@ -246,7 +246,7 @@ def solve(
         if explain:
             with progress_bar("Explain") as progress:
                 decisions = solver.explain(
-                    plan, times, scores, network, **asked, progress=progress
+                    plan, found.problem, network, progress=progress
                 )
     if plot is not None:
         from dpcompress.report import plot_frontier

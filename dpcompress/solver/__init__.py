@@ -10,7 +10,8 @@ from dpcompress.solver.constraints import (
 )
 from dpcompress.solver.explain import Decision, explain
 from dpcompress.solver.frontier import Frontier
-from dpcompress.solver.solve import ApproximateFrontier, solve, upper_bound
+from dpcompress.solver.problem import Problem, upper_bound
+from dpcompress.solver.solve import ApproximateFrontier, solve
 from dpcompress.solver.spread_plans import spread_plans
 from dpcompress.solver.stage1 import Stretch, fastest
 
@@ -19,6 +20,7 @@ __all__ = [
     "Decision",
     "Frontier",
     "Limit",
+    "Problem",
     "Stretch",
     "explain",
     "fastest",

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dpcompress.solver.graph import Floats, Graph
+from dpcompress.solver.graph import ROOT, Floats, Graph
 
 SAFETY = 1e-9
 """Relative slack for rounding: bounds must never drop a label that is worth keeping."""
@@ -39,7 +39,7 @@ def sweep(graph: Graph, weights: Floats) -> tuple[Floats, Floats, Floats]:
     costs = np.zeros((graph.nodes, count, kinds))
     importance = np.zeros((graph.nodes, count))
     lanes = np.arange(count)
-    for node in range(graph.nodes - 3, -1, -1):
+    for node in graph.before_ends:
         edges = graph.out_of[node]
         if not edges.size:
             continue
@@ -50,7 +50,7 @@ def sweep(graph: Graph, weights: Floats) -> tuple[Floats, Floats, Floats]:
         value[node] = values[best, lanes]
         costs[node] = graph.costs[edges[best]] + costs[heads[best], lanes]
         importance[node] = graph.importance[edges[best]] + importance[heads[best], lanes]
-    return value, costs[Graph.ROOT], importance[Graph.ROOT]
+    return value, costs[ROOT], importance[ROOT]
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ class Relaxation:
     def bound(self, loss: Floats, fastest: float) -> Bound:
         """The bound that keeps labels of `loss` (P) or less, and those that may become
         plans faster than `fastest`."""
-        graph, root = self.graph, Graph.ROOT
-        scale = np.abs(graph.importance).sum() + self.slopes @ graph.most[root]
-        floor = self.value[root] - loss - SAFETY * scale
+        graph = self.graph
+        scale = np.abs(graph.importance).sum() + self.slopes @ graph.most[ROOT]
+        floor = self.value[ROOT] - loss - SAFETY * scale
         fresh, value = self._fastest if fastest > -np.inf else (self.slopes[:1], None)
         start = np.full((len(fresh), graph.nodes), -np.inf)
         if value is not None:
@@ -154,9 +154,8 @@ class Relaxation:
         if not len(latency):
             return np.full(len(self.slopes), np.inf)
         # reach[m, p]: no plan faster than known plan m + 1 is more important than this.
-        root = Graph.ROOT
-        ends = np.append(latency[1:] / (1 + epsilon), self.graph.most[root, 0])
-        best = self.value[root] + self.slopes @ self.limits
+        ends = np.append(latency[1:] / (1 + epsilon), self.graph.most[ROOT, 0])
+        best = self.value[ROOT] + self.slopes @ self.limits
         loss = np.zeros(len(self.slopes))
         for some in np.array_split(np.arange(len(ends)), len(ends) // 1024 + 1):
             reach = best + ends[some, None] * self.slopes[:, 0]

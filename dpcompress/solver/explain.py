@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dpcompress.blueprint import Blueprint, Illegal, Plan, Span, examine
 from dpcompress.errors import BadTable, InfeasibleBudget, UsageError
 from dpcompress.progress import Progress, silent
-from dpcompress.solver.constraints import Limit
-from dpcompress.solver.solve import check_together, solve
-from dpcompress.tables import ImportanceTable, LatencyTable
+from dpcompress.solver.problem import Problem
+from dpcompress.solver.solve import solve_problem
 
 
 @dataclass(frozen=True)
@@ -52,98 +50,81 @@ class Decision:
 
 def explain(
     plan: Plan,
-    latency: LatencyTable,
-    importance: ImportanceTable,
+    problem: Problem,
     blueprint: Blueprint | None = None,
     *,
-    keep: Iterable[int] = (),
-    drop: Iterable[int] = (),
-    never_merge: Iterable[int] = (),
-    merge: Iterable[tuple[int, int]] = (),
-    limits: Sequence[Limit] = (),
-    pessimistic: bool = False,
     progress: Progress = silent,
 ) -> list[Decision]:
-    """Every activation and layer of `plan`, which `solve` made with the same arguments.
+    """Every activation and layer of `plan`, against the best plan that decides otherwise.
 
     Each takes one more solve, with the opposite decision forced. Positions where neither
     the original nor the plan has an activation are decisions too, if the importance
     table offers one there.
 
+    Args:
+        problem: what was solved for the plan: `Frontier.problem`.
+        blueprint: adds the reasons for which spans cannot merge.
+
     Raises:
         UsageError: the plan says neither its budget nor its predicted latency.
-        BadTable: the tables or the blueprint belong to something else.
+        BadTable: the blueprint is not that of the tables.
     """
-    check_together(latency, importance)
-    budget = plan.predicted_ms if plan.budget_ms is None else plan.budget_ms
-    if budget is None or plan.predicted_ms is None or plan.importance is None:
-        raise UsageError(
-            "A plan without latency and importance cannot be explained.",
-            "Take one that solve has written.",
-        )
+    latency = problem.latency
     if blueprint is not None and latency.blueprint not in ("", blueprint.digest):
         raise BadTable(
             f"its blueprint is {latency.blueprint}, the model's is {blueprint.digest}.",
             "Take the model, input and limits that the table was measured for.",
             path=latency.source,
         )
-    frame = importance.frame
-    offered = set(frame["stop"][frame["act_stop"] == 1].tolist())
-    alone = {stop for start, stop in plan.spans if stop - start == 1}
-    kept_activations, lonely = tuple(keep), tuple(never_merge)
-    dropped, merged = tuple(drop), tuple(merge)
+    offered = {key.stop for key in problem.importance.scores() if key.act_stop}
+    alone = {span.stop for span in plan.spans if span.length == 1}
     activations, layers = sorted(offered), range(1, latency.depth + 1)
     total, found = len(activations) + len(layers), list[Decision]()
-
-    def opposite(
-        *,
-        keep: tuple[int, ...] = (),
-        drop: tuple[int, ...] = (),
-        never_merge: tuple[int, ...] = (),
-        merge: tuple[tuple[int, int], ...] = (),
-    ) -> tuple[float, float] | tuple[None, None]:
-        try:
-            other = solve(
-                latency,
-                importance,
-                keep=kept_activations + keep,
-                drop=dropped + drop,
-                never_merge=lonely + never_merge,
-                merge=merged + merge,
-                limits=limits,
-                pessimistic=pessimistic,
-            ).at(budget)
-        except (InfeasibleBudget, UsageError):
-            return None, None
-        assert plan.importance is not None and other.importance is not None
-        assert plan.predicted_ms is not None and other.predicted_ms is not None
-        return plan.importance - other.importance, other.predicted_ms - plan.predicted_ms
-
     for p in activations:
         kept = p in plan.activations
-        loss, slower = opposite(drop=(p,)) if kept else opposite(keep=(p,))
+        opposite = {"drop": (p,)} if kept else {"keep": (p,)}
         why = _illegal(blueprint, [Span(p - 1, p + 1)] if kept else [])
+        loss, slower = _compared(plan, problem, **opposite)
         found.append(Decision("activation", p, kept, loss, slower, why))
         progress(len(found), total)
     for n in layers:
         kept = n in alone
-        loss, slower = (
-            opposite(merge=((n - 1, n),)) if kept else opposite(never_merge=(n,))
-        )
-        spans = [Span(n - 2, n), Span(n - 1, n + 1)] if kept else []
-        found.append(Decision("layer", n, kept, loss, slower, _illegal(blueprint, spans)))
+        merging = {"merge": ((n - 1, n),)} if kept else {"never_merge": (n,)}
+        why = _illegal(blueprint, [Span(n - 2, n), Span(n - 1, n + 1)] if kept else [])
+        loss, slower = _compared(plan, problem, **merging)
+        found.append(Decision("layer", n, kept, loss, slower, why))
         progress(len(found), total)
     return found
 
 
+def _compared(
+    plan: Plan, problem: Problem, **forced: Any
+) -> tuple[float, float] | tuple[None, None]:
+    """The importance that the best plan with `forced` loses within the budget of `plan`,
+    and how many milliseconds longer it takes; None if there is no such plan."""
+    budget_ms = plan.predicted_ms if plan.budget_ms is None else plan.budget_ms
+    if budget_ms is None or plan.predicted_ms is None or plan.importance is None:
+        raise UsageError(
+            "A plan without latency and importance cannot be explained.",
+            "Take one that solve has written.",
+        )
+    try:
+        other = solve_problem(problem.forcing(**forced)).at(budget_ms)
+    except (InfeasibleBudget, UsageError):
+        return None, None
+    assert other.importance is not None and other.predicted_ms is not None
+    return plan.importance - other.importance, other.predicted_ms - plan.predicted_ms
+
+
 def _illegal(blueprint: Blueprint | None, spans: list[Span]) -> tuple[str, ...]:
-    """Why these spans cannot merge, those of them that exist and cannot."""
+    """The reasons for which those of `spans` that the network has cannot merge."""
     if blueprint is None:
         return ()
-    inside = [s for s in spans if s.start >= 0 and s.stop <= blueprint.depth]
-    verdicts = [examine(blueprint, span) for span in inside]
     reasons = []
-    for span, verdict in zip(inside, verdicts, strict=True):
+    for span in spans:
+        if span.start < 0 or span.stop > blueprint.depth:
+            continue
+        verdict = examine(blueprint, span)
         why = verdict.why if isinstance(verdict, Illegal) else verdict.too_large
         if why:
             reasons.append(f"({span.start}, {span.stop}] cannot merge: {why}")

@@ -6,15 +6,17 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from dpcompress.blueprint import Plan
+from dpcompress.blueprint import Choice, Plan
 from dpcompress.errors import InfeasibleBudget, UsageError
 from dpcompress.files import write_text
-from dpcompress.solver.graph import Floats, Graph
-from dpcompress.solver.labels import Labels, on_staircase
-from dpcompress.tables import ImportanceTable, LatencyTable
+from dpcompress.solver.graph import Floats, is_active, position_of
+from dpcompress.solver.labels import Labels, LabelSets, on_staircase
+from dpcompress.solver.problem import Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,30 +25,50 @@ class Frontier:
 
     A plan's latency is the sum of its spans' rows, added in order, and then `fixed_ms`.
 
+    problem: what was solved.
     epsilon: 0 where the frontier is exact. Otherwise, for every plan that is possible
         there is one here at least as important and at most 1 + epsilon times as slow
         (fixed part aside).
-    limits: what is in force besides the latency, in words.
     """
 
-    latency_ms: Floats
-    importance: Floats
+    problem: Problem
     epsilon: float
-    fixed_ms: float
-    limits: tuple[str, ...]
-    _graph: Graph
-    _sets: list[Labels]
-    _last: Labels
-    _linear: frozenset[int]
-    _identity: dict[str, object]
+    _sets: LabelSets
 
-    def __len__(self) -> int:
-        return len(self.latency_ms)
+    @cached_property
+    def _plans(self) -> Labels:
+        """The plans, one label each: adding `fixed_ms` can make two latencies equal."""
+        plans = self._sets.plans
+        total = plans.costs[:, 0] + self.fixed_ms
+        return plans.take(on_staircase(total, plans.importance, plans.cuts))
+
+    @cached_property
+    def latency_ms(self) -> Floats:
+        """The predicted latency of each plan, end to end, rising."""
+        return self._plans.costs[:, 0] + self.fixed_ms
+
+    @property
+    def importance(self) -> Floats:
+        """The importance of each plan, rising."""
+        return self._plans.importance
+
+    @property
+    def fixed_ms(self) -> float:
+        """The part of the latency that no plan changes."""
+        return self.problem.latency.fixed_ms
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What is in force besides the latency, in words."""
+        return self.problem.conditions
 
     @property
     def labels(self) -> int:
         """How many labels the solve kept."""
-        return sum(map(len, self._sets))
+        return len(self._sets)
+
+    def __len__(self) -> int:
+        return len(self._plans)
 
     def __iter__(self) -> Iterator[Plan]:
         return (self[row] for row in range(len(self)))
@@ -72,7 +94,8 @@ class Frontier:
         least = float(self.latency_ms[0])
         plan, times = self[0], self.span_latencies(0)
         slow = max(range(len(times)), key=times.__getitem__)
-        parts = [f"{times[slow]:.6g} ms is the convolution of span {plan.spans[slow]}"]
+        span = tuple(plan.spans[slow])
+        parts = [f"{times[slow]:.6g} ms is the convolution of span {span}"]
         if self.fixed_ms:
             parts.insert(0, f"{self.fixed_ms:.6g} ms is the part that no plan changes")
         if self.limits:
@@ -87,35 +110,33 @@ class Frontier:
 
     def span_latencies(self, row: int) -> list[float]:
         """Latency of each span of plan number `row`, in order, fixed part aside."""
+        graph = self._sets.graph
         return [
-            float(self._graph.parts[edge, part, 0])
-            for edge in self._edges(row)
-            for part in range(int(self._graph.cuts[edge]))
+            float(graph.parts[edge, part, 0])
+            for edge in self._sets.path(self._plans, row)
+            for part in range(int(graph.cuts[edge]))
         ]
 
-    def _edges(self, row: int) -> list[int]:
-        edges = []
-        edge, origin = int(self._last.edge[row]), int(self._last.origin[row])
-        while edge >= 0:
-            edges.append(edge)
-            labels = self._sets[self._graph.tail[edge]]
-            edge, origin = int(labels.edge[origin]), int(labels.origin[origin])
-        return edges[::-1]
-
     def _plan(self, row: int, budget_ms: float | None) -> Plan:
-        graph, boundaries, activations = self._graph, [0], []
-        for edge in self._edges(row):
-            boundaries.extend(graph.boundaries[edge][1:])
-            if graph.head[edge] % 2:
-                activations.append(int(graph.head[edge]) // 2)
-        return Plan.build(
-            tuple(boundaries),
-            tuple(activations),
-            added_activations=tuple(p for p in activations if p in self._linear),
+        graph, choices, activations = self._sets.graph, list[Choice](), list[int]()
+        for edge in self._sets.path(self._plans, row):
+            cuts, way = graph.boundaries[edge], graph.way[edge]
+            for start, stop in pairwise(cuts):
+                choices.append(Choice(start=start, stop=stop, way=way))
+            head = int(graph.head[edge])
+            if is_active(head):
+                activations.append(position_of(head))
+        latency, importance = self.problem.latency, self.problem.importance
+        linear = importance.linear_positions
+        return Plan(
+            choices=tuple(choices),
+            activations=tuple(activations),
+            added_activations=tuple(p for p in activations if p in linear),
             budget_ms=budget_ms,
             predicted_ms=float(self.latency_ms[row]),
             importance=float(self.importance[row]),
-            **self._identity,
+            blueprint=latency.blueprint or importance.blueprint,
+            input=latency.input or importance.input,
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -128,47 +149,3 @@ class Frontier:
                 f"{plan.predicted_ms},{plan.importance},{boundaries},{activations}"
             )
         write_text(path, "\n".join(lines) + "\n")
-
-
-def last_labels(graph: Graph, sets: list[Labels]) -> Labels:
-    """The plans of the label sets that are within the limits and on the frontier."""
-    off, on = sets[-2:]
-    last = Labels(
-        np.concatenate([off.costs, on.costs]),
-        np.concatenate([off.importance, on.importance]),
-        np.concatenate([off.cuts, on.cuts]),
-        np.concatenate([off.edge, on.edge]),
-        np.concatenate([off.origin, on.origin]),
-    )
-    last = last.take(np.flatnonzero((last.costs <= graph.at_most).all(axis=1)))
-    return last.take(on_staircase(last.costs[:, 0], last.importance, last.cuts))
-
-
-def collect(
-    graph: Graph,
-    sets: list[Labels],
-    latency: LatencyTable,
-    importance: ImportanceTable,
-    epsilon: float,
-    limits: tuple[str, ...],
-) -> Frontier:
-    """The Frontier of the label sets at the last position."""
-    last = last_labels(graph, sets)
-    total = last.costs[:, 0] + latency.fixed_ms
-    rows = on_staircase(total, last.importance, last.cuts)
-    total, last = total[rows], last.take(rows)
-    return Frontier(
-        total,
-        last.importance,
-        epsilon,
-        latency.fixed_ms,
-        limits,
-        graph,
-        sets,
-        last,
-        importance.linear_positions,
-        {
-            "blueprint": latency.blueprint or importance.blueprint,
-            "input": latency.input or importance.input,
-        },
-    )

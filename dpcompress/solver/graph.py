@@ -1,46 +1,84 @@
-"""Stage 2 as a graph: nodes are (position, activation flag), edges neighbours of B."""
+"""Stage 2 as a graph: nodes are (position, activation there or not), edges stretches.
+
+A path from the root to the last position is a plan; see docs/method.md §3.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpcompress.solver.constraints import Forced, Limit
-from dpcompress.solver.stage1 import Costs, SpanCosts, stretches
-from dpcompress.tables import MERGE, ImportanceTable, Key
+from dpcompress.solver.problem import Problem
+from dpcompress.solver.stage1 import Costs, SpanCosts, Stretch, span_costs, stretches
+from dpcompress.tables import MERGE, Key
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+def node_of(position: int, active: bool) -> int:
+    """The number of a node: nodes are in order of their position."""
+    return 2 * position + active
+
+
+def position_of(node: int) -> int:
+    """The position of a node."""
+    return node // 2
+
+
+def is_active(node: int) -> bool:
+    """Whether an activation stands at a node."""
+    return node % 2 == 1
+
+
+ROOT = node_of(0, active=True)  # position 0 counts as active, by convention
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Edges in order of their head; node 2·position + flag, the root is (0, 1).
+    """E edges, in order of their head, with K costs each, of which latency is the first.
 
+    tail, head: the nodes that each edge leads from and to.
+    way: how the layers of each edge are run.
+    boundaries: the positions that each edge's stretch is cut at, both ends included.
     parts: E × Q × K, the costs of the spans of each edge's stretch, padded with zeros;
         adding them one by one keeps a plan's cost the sum over its spans in order.
-    boundaries: the positions that each edge's stretch is cut at.
-    at_most: K, infinite for the latency, which comes first.
+    at_most: K, infinite for the latency.
     """
 
     depth: int
     tail: Ints
     head: Ints
+    way: tuple[str, ...]
+    boundaries: tuple[tuple[int, ...], ...]
     importance: Floats
     parts: Floats
-    boundaries: tuple[tuple[int, ...], ...]
     at_most: Floats
-
-    ROOT = 1
 
     @property
     def nodes(self) -> int:
-        return 2 * self.depth + 2
+        """The number of nodes, those that no edge touches included."""
+        return node_of(self.depth + 1, active=False)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The nodes of the last position."""
+        return node_of(self.depth, active=False), node_of(self.depth, active=True)
+
+    @property
+    def after_root(self) -> range:
+        """All nodes but those of position 0: tails come before heads."""
+        return range(node_of(1, active=False), self.nodes)
+
+    @property
+    def before_ends(self) -> range:
+        """All nodes but the ends, backwards: heads come before tails."""
+        return range(self.ends[0] - 1, -1, -1)
 
     @cached_property
     def costs(self) -> Floats:
@@ -65,7 +103,7 @@ class Graph:
     def _grouped(self, key: Ints) -> list[Ints]:
         order = np.argsort(key, kind="stable")
         ends = np.searchsorted(key[order], np.arange(self.nodes + 1))
-        return [order[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        return [order[a:b] for a, b in pairwise(ends)]
 
     @cached_property
     def least(self) -> Floats:
@@ -79,79 +117,100 @@ class Graph:
 
     def _extreme(self, choose: Any, worst: float) -> Floats:
         value = np.full((self.nodes, self.at_most.size), worst)
-        value[-2:] = 0.0
-        for node in range(self.nodes - 3, -1, -1):
+        value[list(self.ends)] = 0.0
+        for node in self.before_ends:
             edges = self.out_of[node]
             if edges.size:
                 value[node] = choose(self.costs[edges] + value[self.head[edges]], axis=0)
         return value
 
 
-def build(
-    spans: SpanCosts,
-    importance: ImportanceTable,
-    limits: Sequence[Limit] = (),
-    forced: Forced | None = None,
-) -> Graph:
-    """All edges that lie on some way from (0, 1) to the last position."""
-    forced = forced or Forced()
-    sums = [limit for limit in limits if limit.adds_up]
-    available = _available(spans, limits, forced)
-    depth = importance.depth
-    rows = [
-        (key.start, key.stop, int(key.act_start), int(key.act_stop), value)
-        for key, value in importance.scores().items()
-        if key.way == MERGE
-    ]
-    rows = [r for r in rows if forced.allows_stretch(r[0], r[1], r[3])]
-    ways = stretches(available, ((r[0], r[1]) for r in rows))
-    rows = _on_the_way(depth, [r for r in rows if _key(r) in ways])
-    rows.sort(key=lambda r: (r[1], r[3], r[0], r[2]))
-    edges = [(r, way.boundaries) for r in rows for way in ways[_key(r)]]
-    width = max((len(cuts) - 1 for _, cuts in edges), default=1)
-    parts = np.zeros((len(edges), width, 1 + len(sums)))
-    for e, (row, cuts) in enumerate(edges):
-        for q, (start, stop) in enumerate(zip(cuts, cuts[1:], strict=False)):
-            parts[e, q] = available[
-                Key(start, stop, MERGE, stop == row[1] and bool(row[3]))
-            ]
+class Row(NamedTuple):
+    """A row of the importance table: the nodes that it joins, the span and way that it
+    scores, with the activation at its end, and what it is worth."""
+
+    tail: int
+    head: int
+    key: Key
+    importance: float
+
+
+def build_graph(problem: Problem) -> Graph:
+    """The graph of all edges that lie on a path from the root to the last position.
+
+    A row of the importance table that merges becomes one edge for each non-dominated
+    stretch (stage 1); a row of another way, whose layers are not cut, becomes one edge.
+    """
+    available = _available(problem)
+    watched = [limit.at_most for limit in problem.limits if limit.adds_up]
+    rows = _rows(problem)
+    options = _options(available, rows)
+    rows = _on_a_path(problem.importance.depth, [r for r in rows if r.key in options])
+    rows.sort(key=lambda row: (row.head, row.tail))
+    edges = [(row, stretch.boundaries) for row in rows for stretch in options[row.key]]
+    width = max((len(boundaries) - 1 for _, boundaries in edges), default=1)
+    parts = np.zeros((len(edges), width, 1 + len(watched)))
+    for edge, (row, boundaries) in enumerate(edges):
+        _, end, way, active = row.key
+        for part, (start, stop) in enumerate(pairwise(boundaries)):
+            parts[edge, part] = available[Key(start, stop, way, active and stop == end)]
     return Graph(
-        depth,
-        np.array([2 * r[0] + r[2] for r, _ in edges], dtype=np.int64),
-        np.array([2 * r[1] + r[3] for r, _ in edges], dtype=np.int64),
-        np.array([r[4] for r, _ in edges], dtype=float),
-        parts,
-        tuple(cuts for _, cuts in edges),
-        np.array([np.inf, *(limit.at_most for limit in sums)]),
+        depth=problem.importance.depth,
+        tail=np.array([row.tail for row, _ in edges], dtype=np.int64),
+        head=np.array([row.head for row, _ in edges], dtype=np.int64),
+        way=tuple(row.key.way for row, _ in edges),
+        boundaries=tuple(boundaries for _, boundaries in edges),
+        importance=np.array([row.importance for row, _ in edges], dtype=float),
+        parts=parts,
+        at_most=np.array([np.inf, *watched]),
     )
 
 
-def _available(spans: SpanCosts, limits: Sequence[Limit], forced: Forced) -> SpanCosts:
+def _available(problem: Problem) -> SpanCosts:
     """The spans that no decision excludes and that no limit is too small for."""
-    kept: dict[Key, Costs] = {}
-    for key, cost in spans.items():
-        if not forced.allows_span(key.start, key.stop):
+    limits, kept = problem.limits, dict[Key, Costs]()
+    for key, cost in span_costs(problem.latency).items():
+        if not problem.forced.allows_span(key.start, key.stop):
             continue
         if all(limit.costs.get(key, np.nan) <= limit.at_most for limit in limits):
             kept[key] = (*cost, *(limit.costs[key] for limit in limits if limit.adds_up))
     return kept
 
 
-Row = tuple[int, int, int, int, float]
+def _rows(problem: Problem) -> list[Row]:
+    """The rows that no decision excludes."""
+    return [
+        Row(
+            node_of(start, act_start),
+            node_of(stop, act_stop),
+            Key(start, stop, way, act_stop),
+            importance,
+        )
+        for (start, stop, way, act_start, act_stop), importance in (
+            problem.importance.scores().items()
+        )
+        if problem.forced.allows_stretch(start, stop, act_stop)
+    ]
 
 
-def _key(row: Row) -> Key:
-    return Key(row[0], row[1], MERGE, bool(row[3]))
+def _options(available: SpanCosts, rows: list[Row]) -> dict[Key, list[Stretch]]:
+    """How the layers of each row can be run: as stretches, or in one piece."""
+    keys = {row.key for row in rows}
+    found = stretches(available, {key.span for key in keys if key.way == MERGE})
+    for key in keys & available.keys():
+        if key.way != MERGE:
+            found[key] = [Stretch(available[key], (key.start, key.stop))]
+    return found
 
 
-def _on_the_way(depth: int, rows: list[Row]) -> list[Row]:
-    """The rows that the root reaches and that reach the end."""
-    forward = {(0, 1)}
-    for row in sorted(rows, key=lambda r: r[1]):
-        if (row[0], row[2]) in forward:
-            forward.add((row[1], row[3]))
-    backward = {(depth, 0), (depth, 1)}
-    for row in sorted(rows, key=lambda r: -r[0]):
-        if (row[1], row[3]) in backward:
-            backward.add((row[0], row[2]))
-    return [r for r in rows if (r[0], r[2]) in forward and (r[1], r[3]) in backward]
+def _on_a_path(depth: int, rows: list[Row]) -> list[Row]:
+    """The rows that the root leads to and that lead to the last position."""
+    forward = {ROOT}
+    for row in sorted(rows, key=lambda row: row.head):
+        if row.tail in forward:
+            forward.add(row.head)
+    backward = {node_of(depth, active) for active in (False, True)}
+    for row in sorted(rows, key=lambda row: -row.tail):
+        if row.head in backward:
+            backward.add(row.tail)
+    return [row for row in rows if row.tail in forward and row.head in backward]

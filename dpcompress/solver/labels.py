@@ -1,17 +1,18 @@
-"""Pareto label sets: all non-dominated (costs, importance) of the ways to each node.
+"""Pareto labels: all non-dominated (costs, importance) of the paths to each node.
 
-Kim et al. 2023, Alg. 2, without its time grid: D[position, flag] holds every way that no
-other way beats in all costs and in importance, with a pointer to where it came from.
+Kim et al. 2023, Alg. 2, without its time grid: D[position, flag] holds every path that no
+other path beats in all costs and in importance, with a pointer to where it came from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from dpcompress.solver.bounds import SAFETY, Bound
-from dpcompress.solver.graph import Floats, Graph, Ints
+from dpcompress.solver.graph import ROOT, Floats, Graph, Ints
 
 
 class TooManyLabels(Exception):
@@ -20,10 +21,10 @@ class TooManyLabels(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Labels of one node, costs ascending.
+    """N labels of one node, costs ascending.
 
-    costs: N × K. importance, cuts (number of boundaries), edge (the last one taken),
-    origin (which label of that edge's tail): N.
+    costs: N × K. importance, cuts (number of boundaries), edge (the last one taken, −1 at
+    the root), origin (which label of that edge's tail): N.
     """
 
     costs: Floats
@@ -36,6 +37,7 @@ class Labels:
         return len(self.importance)
 
     def take(self, rows: Ints) -> Labels:
+        """The labels of these rows."""
         return Labels(
             self.costs[rows],
             self.importance[rows],
@@ -45,7 +47,43 @@ class Labels:
         )
 
 
-def label_sets(graph: Graph, bound: Bound | None, max_labels: int) -> list[Labels]:
+@dataclass(frozen=True, eq=False)
+class LabelSets:
+    """The labels of all nodes of a graph; those at the last position are plans."""
+
+    graph: Graph
+    sets: list[Labels]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    @cached_property
+    def plans(self) -> Labels:
+        """The plans that are within the limits and on the frontier, costs ascending."""
+        off, on = (self.sets[node] for node in self.graph.ends)
+        both = Labels(
+            np.concatenate([off.costs, on.costs]),
+            np.concatenate([off.importance, on.importance]),
+            np.concatenate([off.cuts, on.cuts]),
+            np.concatenate([off.edge, on.edge]),
+            np.concatenate([off.origin, on.origin]),
+        )
+        within = (both.costs <= self.graph.at_most).all(axis=1)
+        both = both.take(np.flatnonzero(within))
+        return both.take(on_staircase(both.costs[:, 0], both.importance, both.cuts))
+
+    def path(self, labels: Labels, row: int) -> list[int]:
+        """The edges from the root that make label `row` of `labels`."""
+        edges = []
+        edge, origin = int(labels.edge[row]), int(labels.origin[row])
+        while edge >= 0:
+            edges.append(edge)
+            before = self.sets[self.graph.tail[edge]]
+            edge, origin = int(before.edge[origin]), int(before.origin[origin])
+        return edges[::-1]
+
+
+def label_sets(graph: Graph, bound: Bound | None, max_labels: int) -> LabelSets:
     """The label set of every node.
 
     Args:
@@ -58,18 +96,18 @@ def label_sets(graph: Graph, bound: Bound | None, max_labels: int) -> list[Label
     nothing = np.zeros(0, dtype=np.int64)
     empty = Labels(np.zeros((0, kinds)), np.zeros(0), nothing, nothing, nothing)
     sets = [empty] * graph.nodes
-    start = np.full(1, -1)
-    sets[Graph.ROOT] = Labels(np.zeros((1, kinds)), np.zeros(1), start + 1, start, start)
+    none = np.full(1, -1)
+    sets[ROOT] = Labels(np.zeros((1, kinds)), np.zeros(1), none + 1, none, none)
     total = 0
-    for node in range(2, graph.nodes):
+    for node in graph.after_root:
         edges = graph.into[node]
         if not edges.size:
             continue
-        sets[node] = found = _labels_of(graph, bound, node, edges, sets)
-        total += len(found)
+        sets[node] = _labels_of(graph, bound, node, edges, sets)
+        total += len(sets[node])
         if total > max_labels:
             raise TooManyLabels
-    return sets
+    return LabelSets(graph, sets)
 
 
 def _labels_of(

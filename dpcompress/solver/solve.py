@@ -9,21 +9,22 @@ import numpy as np
 
 from dpcompress.errors import BadTable, DpcompressError, InfeasibleBudget, UsageError
 from dpcompress.solver.bounds import Relaxation
-from dpcompress.solver.constraints import Forced, Limit
-from dpcompress.solver.frontier import Frontier, collect, last_labels
-from dpcompress.solver.graph import Graph, build
-from dpcompress.solver.labels import Labels, TooManyLabels, label_sets
-from dpcompress.solver.stage1 import SpanCosts, span_costs
+from dpcompress.solver.constraints import Limit
+from dpcompress.solver.frontier import Frontier
+from dpcompress.solver.graph import ROOT, Graph, build_graph, node_of, position_of
+from dpcompress.solver.labels import LabelSets, TooManyLabels, label_sets
+from dpcompress.solver.problem import Problem
 from dpcompress.tables import ImportanceTable, LatencyTable
 
-SPREADS = 1.645
-"""One-sided 95 % of a normal distribution."""
-FEW_LABELS = 20_000
-"""Below this, bounds take longer than the labels that they save."""
-FIRST_LOSS, FIRST_LOSS_APPROXIMATE, GROWTH = 0.3, 0.01, 10.0
-"""Loss allowed at first, as a share of the importance that a layer is worth, and by how
-much it grows. They decide how soon a solve is done, not what it finds."""
-EPSILONS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+FEW_LABELS = 20_000  # below this, bounds take longer than the labels that they save
+
+# The loss that is allowed at first, as a share of the importance that a layer is worth,
+# and how much it grows: they decide how soon a solve is done, not what it finds.
+FIRST_LOSS = 0.3
+FIRST_LOSS_APPROXIMATE = 0.01
+GROWTH = 10.0
+
+EPSILONS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # tried in turn where labels need more memory
 
 
 class ApproximateFrontier(UserWarning):
@@ -54,46 +55,58 @@ def solve(
         pessimistic: take each latency 1.645 spreads above its value.
         epsilon: 0 is exact; see `Frontier.epsilon`.
         memory_mb: for the label sets. Where exact ones need more, the least epsilon of a
-            fixed series that fits is used, with an ApproximateFrontier warning.
+            fixed series that suffices is used, with an ApproximateFrontier warning.
 
     Raises:
-        BadTable: the tables do not belong together, or leave no way from 0 to L.
+        BadTable: the tables do not belong together, or no path of spans leads from
+            position 0 to L.
         InfeasibleBudget: forced decisions and limits leave no plan.
         UsageError: contradictory or unknown decisions.
     """
     if not 0 <= epsilon < 1:
         raise UsageError(f"epsilon is {epsilon}.", "Choose 0 (exact) or a small share.")
-    check_together(latency, importance)
-    if pessimistic:
-        latency = upper_bound(latency)
-    forced = Forced.build(latency.depth, keep, drop, never_merge, merge)
-    spans = span_costs(latency)
-    graph = build(spans, importance, limits, forced)
-    names = tuple([limit.describe() for limit in limits] + forced.describe())
-    if not len(graph.tail):
-        check_way_through(spans, latency, importance)
-        raise _nothing_left(names)
-    sets, used = _labels(graph, epsilon, memory_mb)
-    frontier = collect(graph, sets, latency, importance, used, names)
-    if not len(frontier):
-        raise _nothing_left(names)
-    return frontier
+    problem = Problem.build(
+        latency,
+        importance,
+        keep=keep,
+        drop=drop,
+        never_merge=never_merge,
+        merge=merge,
+        limits=limits,
+        pessimistic=pessimistic,
+    )
+    return solve_problem(problem, epsilon, memory_mb)
 
 
-def _nothing_left(names: tuple[str, ...]) -> InfeasibleBudget:
-    return InfeasibleBudget(
-        f"No plan is possible at any latency with {', '.join(names)}.",
+def solve_problem(
+    problem: Problem, epsilon: float = 0.0, memory_mb: float = 1000.0
+) -> Frontier:
+    """`solve` of tables, decisions and limits that were checked before.
+
+    Raises:
+        BadTable: no path of spans leads from position 0 to L.
+        InfeasibleBudget: forced decisions and limits leave no plan.
+    """
+    graph = build_graph(problem)
+    if len(graph.tail):
+        frontier = Frontier(problem, *_labels(graph, epsilon, memory_mb))
+        if len(frontier):
+            return frontier
+    else:
+        require_path(problem.latency, problem.importance)
+    raise InfeasibleBudget(
+        f"No plan is possible at any latency with {', '.join(problem.conditions)}.",
         "Lift one of these.",
         least_ms=float("inf"),
     )
 
 
-def _labels(graph: Graph, epsilon: float, memory_mb: float) -> tuple[list[Labels], float]:
-    """The label sets, and the epsilon that they hold for."""
+def _labels(graph: Graph, epsilon: float, memory_mb: float) -> tuple[float, LabelSets]:
+    """The epsilon that was needed, and the labels that hold the frontier to within it."""
     most = int(memory_mb * 2**20 / (32 + 8 * graph.at_most.size))
     if graph.at_most.size == 1 and not epsilon:
         try:
-            return label_sets(graph, None, min(most, FEW_LABELS)), 0.0
+            return 0.0, label_sets(graph, None, min(most, FEW_LABELS))
         except TooManyLabels:
             pass
     relaxation = Relaxation(graph)
@@ -107,28 +120,28 @@ def _labels(graph: Graph, epsilon: float, memory_mb: float) -> tuple[list[Labels
                 f"The labels of an exact frontier need more than {memory_mb:g} MB; this "
                 f"one holds to within {used:.3%} of latency.",
                 ApproximateFrontier,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return sets, used
+        return used, sets
     raise DpcompressError(
         f"The frontier needs more than {memory_mb:g} MB of labels.",
         "Allow more memory or set fewer limits.",
     )
 
 
-def _bounded_labels(
-    relaxation: Relaxation, epsilon: float, max_labels: int
-) -> list[Labels]:
-    """Label sets that hold the frontier to within epsilon: allow a little loss, and as
-    much more as the plans found so far leave open, until they leave nothing open."""
+def _bounded_labels(relaxation: Relaxation, epsilon: float, max_labels: int) -> LabelSets:
+    """The labels that hold the frontier to within epsilon.
+
+    A little loss is allowed at first, then as much more as the plans found so far leave
+    open, until they leave nothing open.
+    """
     graph, one_cost = relaxation.graph, relaxation.graph.at_most.size == 1
     share = FIRST_LOSS_APPROXIMATE if epsilon else FIRST_LOSS
     first = share * relaxation.range / graph.depth
     loss, fastest = np.full(len(relaxation.slopes), first), -np.inf
     while True:
         sets = label_sets(graph, relaxation.bound(loss, fastest), max_labels)
-        plans = last_labels(graph, sets)
-        latency, importance = plans.costs[:, 0], plans.importance
+        latency, importance = sets.plans.costs[:, 0], sets.plans.importance
         needed = relaxation.needed(latency, importance, epsilon)
         least = -np.inf if one_cost or not len(latency) else latency[0] / (1 + epsilon)
         if (needed <= loss).all() and fastest >= least:
@@ -139,60 +152,43 @@ def _bounded_labels(
         fastest = max(fastest, least)
 
 
-def upper_bound(latency: LatencyTable) -> LatencyTable:
-    """Each latency raised by 1.645 of its spreads: exceeded with 5 % probability if they
-    are standard deviations. The number of samples does not lessen them, since the drift
-    of a machine does not average out."""
-    raised = latency.frame["latency_ms"] + SPREADS * latency.frame["spread_ms"]
-    return LatencyTable(
-        latency.frame.assign(latency_ms=raised), latency.header, latency.source
-    )
-
-
-def check_together(latency: LatencyTable, importance: ImportanceTable) -> None:
-    """Refuse tables that are not of one network."""
-    for what, left, right in (
-        ("position count", latency.depth, importance.depth),
-        ("blueprint", latency.blueprint, importance.blueprint),
-        ("input", latency.input, importance.input),
+def require_path(latency: LatencyTable, importance: ImportanceTable) -> None:
+    """Raise BadTable, naming the gap, unless the rows lead from position 0 to L."""
+    rows, root = importance.scores(), node_of(0, active=False)
+    timed = {_step(key.start, False, key.stop, False) for key in latency.times()}
+    scored = {_step(row.start, False, row.stop, False) for row in rows}
+    joined = {_step(row.start, row.act_start, row.stop, row.act_stop) for row in rows}
+    for table, steps, first, words in (
+        (latency, timed, root, ""),
+        (importance, scored, root, ""),
+        (importance, joined, ROOT, " with flags that fit the row before"),
     ):
-        if left and right and left != right:
-            raise BadTable(
-                f"its {what} is {right}, that of {latency.source} is {left}.",
-                "Take both tables from the same model, input and limits.",
-                path=importance.source,
-            )
-
-
-def check_way_through(
-    spans: SpanCosts, latency: LatencyTable, importance: ImportanceTable
-) -> None:
-    """Name the gap in the tables if there is no way from 0 to L even without limits."""
-    ways = {(i, int(a), j, int(b)) for i, j, _, a, b in importance.scores()}
-    for table, steps in (
-        (latency, {(i, 0, j, 0) for i, j, _, _ in spans}),
-        (importance, {(i, 0, j, 0) for i, _, j, _ in ways}),
-        (importance, ways),
-    ):
-        first = (0, 1) if steps is ways else (0, 0)
-        reached = {first}
-        for i, a, j, b in sorted(steps, key=lambda step: step[2]):
-            if (i, a) in reached:
-                reached.add((j, b))
-        end = max(position for position, _ in reached)
+        end = position_of(max(_reached(steps, first)))
         if end < latency.depth:
-            with_flags = " with flags that fit the row before" if steps is ways else ""
             raise BadTable(
-                f"no row{with_flags} leads on from position {end}: the single-layer span "
+                f"no row{words} leads on from position {end}: the single-layer span "
                 f"({end}, {end + 1}) is missing.",
                 "Add the missing row.",
                 path=table.source,
                 column="stop",
             )
-    if not len(build(spans, importance).tail):
+    if not len(build_graph(Problem.build(latency, importance)).tail):
         raise BadTable(
-            f"its spans and those of {latency.source} leave no common way from position "
+            f"its spans and those of {latency.source} leave no common path from position "
             f"0 to {latency.depth}.",
             "Measure and score the same spans, all single layers among them.",
             path=importance.source,
         )
+
+
+def _step(start: int, act_start: bool, stop: int, act_stop: bool) -> tuple[int, int]:
+    return node_of(start, act_start), node_of(stop, act_stop)
+
+
+def _reached(steps: Iterable[tuple[int, int]], first: int) -> set[int]:
+    """The nodes that `steps` from node to node lead to from `first`, itself included."""
+    found = {first}
+    for tail, head in sorted(steps, key=lambda step: step[1]):
+        if tail in found:
+            found.add(head)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def spread_plans(
 
 
 def _sum(times: Mapping[Span, float], path: Sequence[int]) -> float:
-    return sum(times[Span(i, j)] for i, j in zip(path, path[1:], strict=False))
+    return sum(times[Span(i, j)] for i, j in pairwise(path))
 
 
 class _PathSampler:

@@ -1,27 +1,26 @@
-"""Stage 1: the fastest way to run a stretch whose activations are all gone.
+"""Stage 1: where the layers of a stretch, its activations all gone, are best cut.
 
 Kim et al. 2023, Alg. 1, with two additions: latencies may depend on the activation that
-closes the span, and with several costs at once a stretch has a set of non-dominated ways.
+closes the span, and with several costs at once a stretch has several non-dominated cuts.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from operator import add
 from typing import NamedTuple
 
 from dpcompress.blueprint import Span
 from dpcompress.tables import MERGE, Key, LatencyTable
 
-Costs = tuple[float, ...]
+Costs = tuple[float, ...]  # one per resource, the latency in milliseconds first
 SpanCosts = Mapping[Key, Costs]
-"""Costs of a span, one per resource; keys of other ways than "merge" are no parts of
-stretches."""
 
 
 class Stretch(NamedTuple):
-    """One way to run the layers between two positions: total costs, and the boundaries
-    at which it is cut, both ends included."""
+    """The layers between two positions, cut into merged spans: their total costs, and the
+    boundaries between them, both ends included."""
 
     costs: Costs
     boundaries: tuple[int, ...]
@@ -32,7 +31,12 @@ class Stretch(NamedTuple):
 
 
 def fastest(latency: LatencyTable, act_stop: bool = True) -> dict[Span, Stretch]:
-    """T_opt[i,j] of every span in `latency`, with the boundaries that give it.
+    """T_opt[i,j] of every merged span in `latency`, with the boundaries that give it.
+
+    >>> import pandas as pd
+    >>> rows = {"start": [0, 1, 0], "stop": [1, 2, 2], "latency_ms": [2.0, 1.0, 4.0]}
+    >>> fastest(LatencyTable(pd.DataFrame(rows)))[0, 2]
+    Stretch(costs=(3.0,), boundaries=(0, 1, 2))
 
     Args:
         act_stop: whether an activation closes the span, where the table distinguishes.
@@ -49,7 +53,7 @@ def fastest_stretches(times: Mapping[Span, float]) -> dict[Span, Stretch]:
     costs = {Key(*span, MERGE, False): (ms,) for span, ms in times.items()}
     starts, stops = {span.start for span in times}, {span.stop for span in times}
     found = stretches(costs, ((i, j) for i in starts for j in stops if i < j))
-    return {key.span: ways[0] for key, ways in found.items()}
+    return {key.span: best[0] for key, best in found.items()}
 
 
 def span_costs(latency: LatencyTable) -> dict[Key, Costs]:
@@ -60,10 +64,11 @@ def span_costs(latency: LatencyTable) -> dict[Key, Costs]:
 def stretches(
     costs: SpanCosts, wanted: Iterable[tuple[int, int]]
 ) -> dict[Key, list[Stretch]]:
-    """All non-dominated ways to run each wanted stretch, by its key.
+    """All non-dominated stretches between the wanted positions, by key.
 
-    T_opt[i,j,b] = min(T[i,j,b], min over m of T_opt[i,m,0] + T[m,j,b]); a stretch that
-    the spans do not cover is absent. Of equal ways the one with fewer boundaries stays.
+    T_opt[i,j,b] = min(T[i,j,b], min over m of T_opt[i,m,0] + T[m,j,b]), from the merged
+    spans in `costs`. Positions that no spans lead between are absent; of two stretches of
+    equal costs the one with fewer boundaries is kept.
     """
     wanted = set(wanted)
     reach: dict[int, int] = defaultdict(int)
@@ -77,35 +82,37 @@ def stretches(
     for start, end in reach.items():
         inner: dict[int, list[Stretch]] = {}
         for stop in range(start + 1, end + 1):
-            ways: tuple[list[Stretch], list[Stretch]] = ([], [])
+            ending: tuple[list[Stretch], list[Stretch]] = ([], [])  # by act_stop
             for middle, flag, cost in last_parts[stop]:
                 if middle == start:
-                    ways[flag].append(Stretch(cost, (start, stop)))
+                    ending[flag].append(Stretch(cost, (start, stop)))
                 for before in inner.get(middle, ()):
-                    total = tuple(a + b for a, b in zip(before.costs, cost, strict=True))
-                    ways[flag].append(Stretch(total, (*before.boundaries, stop)))
-            inner[stop] = _non_dominated(ways[0])
+                    total = tuple(map(add, before.costs, cost))
+                    ending[flag].append(Stretch(total, (*before.boundaries, stop)))
+            inner[stop] = _non_dominated(ending[False])
             if (start, stop) in wanted:
                 for flag in (False, True):
-                    best = _non_dominated(ways[1]) if flag else inner[stop]
+                    best = _non_dominated(ending[True]) if flag else inner[stop]
                     if best:
                         found[Key(start, stop, MERGE, flag)] = best
     return found
 
 
-def _non_dominated(ways: list[Stretch]) -> list[Stretch]:
-    if len(ways) < 2:
-        return ways
-    if len(ways[0].costs) == 1:
-        return [min(ways, key=_rank)]
+def _non_dominated(options: list[Stretch]) -> list[Stretch]:
+    if len(options) < 2:
+        return options
+    if len(options[0].costs) == 1:
+        return [min(options, key=_rank)]
     kept: list[Stretch] = []
-    for way in sorted(ways, key=_rank):
-        if not any(
-            all(a <= b for a, b in zip(k.costs, way.costs, strict=True)) for k in kept
-        ):
-            kept.append(way)
+    for new in sorted(options, key=_rank):
+        if not any(_no_worse(old.costs, new.costs) for old in kept):
+            kept.append(new)
     return kept
 
 
-def _rank(way: Stretch) -> tuple[Costs, int]:
-    return way.costs, len(way.boundaries)
+def _no_worse(a: Costs, b: Costs) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def _rank(stretch: Stretch) -> tuple[Costs, int]:
+    return stretch.costs, len(stretch.boundaries)

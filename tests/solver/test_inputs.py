@@ -21,6 +21,7 @@ from dpcompress.errors import BadTable, DpcompressError, InfeasibleBudget, Usage
 from dpcompress.solver import (
     ApproximateFrontier,
     Limit,
+    Problem,
     explain,
     latency_limit,
     mac_limit,
@@ -83,6 +84,27 @@ def test_a_boundary_without_activation() -> None:
     only = ImportanceTable(importance.frame[importance.frame["stop"].eq(3)])
     plan = solve(latency, only)[0]
     assert (plan.boundaries, plan.activations) == ((0, 2, 3), (3,))
+
+
+def test_a_span_that_is_run_in_another_way() -> None:
+    """It is one edge of its own: its layers are not cut, and it is no part of stretches.
+
+    The layers 1 and 2 take 1 ms in the other way, 4 ms one by one and 1.5 ms merged.
+    """
+    latency, importance = tables(*THREE)
+    times = [*latency.frame.assign(way="merge").to_dict("records")]
+    times += [{"start": 0, "stop": 2, "way": "drop", "latency_ms": 1.0, "spread_ms": 0.1}]
+    scores = [*importance.frame.assign(way="merge").to_dict("records")]
+    flags = {"act_start": 1, "act_stop": 1}
+    scores += [{"start": 0, "stop": 2, "way": "drop", **flags, "importance": -0.75}]
+    both = LatencyTable(pd.DataFrame(times)), ImportanceTable(pd.DataFrame(scores))
+    frontier = solve(*both)
+    assert frontier.latency_ms.tolist() == [3.0, 3.5, 6.0]
+    assert frontier.importance.tolist() == [-0.75, -0.5, 0.0]
+    assert [c.way for c in frontier[0].choices] == ["drop", "merge"]
+    assert all(c.way == "merge" for plan in [*frontier][1:] for c in plan.choices)
+    assert frontier.span_latencies(0) == [1.0, 2.0]
+    assert len(solve(*both, never_merge=[2])) == 1
 
 
 def test_the_frontier_file(tmp_path: Path) -> None:
@@ -213,8 +235,9 @@ def test_too_many_labels_are_announced() -> None:
 
 def test_explain_states_what_the_opposite_costs() -> None:
     latency, importance = tables(*THREE)
-    plan = solve(latency, importance).at(4.0)
-    said = {(d.kind, d.number): d for d in explain(plan, latency, importance)}
+    frontier = solve(latency, importance)
+    plan = frontier.at(4.0)
+    said = {(d.kind, d.number): d for d in explain(plan, frontier.problem)}
     assert said["activation", 1].kept is False
     assert said["activation", 1].importance is None  # it takes 6 ms
     activation = said["activation", 2]
@@ -222,8 +245,8 @@ def test_explain_states_what_the_opposite_costs() -> None:
     assert activation.latency_ms == 0.0
     assert said["layer", 3].kept and said["layer", 3].importance is None
     assert not said["layer", 1].kept
-    slow = solve(latency, importance).at(10.0)
-    layer = {d.number: d for d in explain(slow, latency, importance) if d.kind == "layer"}
+    said = {(d.kind, d.number): d for d in explain(frontier.at(10.0), frontier.problem)}
+    layer = {number: d for (kind, number), d in said.items() if kind == "layer"}
     assert (layer[1].importance, layer[1].latency_ms) == (0.5, -2.5)
     assert "stays alone: otherwise the importance is 0.5 lower" in str(layer[1])
 
@@ -294,13 +317,14 @@ def test_limits_from_the_blueprint() -> None:
 def test_explain_gives_the_reason_of_illegal_merges() -> None:
     blueprint = network()
     latency, importance = network_tables(blueprint)
-    plan = solve(latency, importance)[-1]
-    said = explain(plan, latency, importance, blueprint)
+    frontier = solve(latency, importance)
+    said = explain(frontier[-1], frontier.problem, blueprint)
     reason = next(d for d in said if (d.kind, d.number) == ("activation", 2))
     assert "(1, 3] cannot merge" in str(reason) and "max pooling" in str(reason)
     other = LatencyTable(latency.frame, {**latency.header, "blueprint": "other"})
     with pytest.raises(BadTable, match="blueprint"):
-        explain(plan, other, ImportanceTable(importance.frame), blueprint)
+        problem = Problem.build(other, ImportanceTable(importance.frame))
+        explain(frontier[-1], problem, blueprint)
 
 
 def test_a_span_without_cost_is_not_available() -> None:
