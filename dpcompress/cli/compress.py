@@ -271,7 +271,7 @@ def pretraining(epochs: int | None) -> Recipe | None:
 
 
 def print_result(result: Result, folder: Path) -> None:
-    def row(name: str, side: Any, now_ms: float | None) -> list[object]:
+    def row(name: str, side: Any) -> list[object]:
         timing = side.measured
         return [
             name,
@@ -279,7 +279,8 @@ def print_result(result: Result, folder: Path) -> None:
             f"{side.parameters:,}",
             f"{side.macs / 1e6:.1f} M",
             f"{side.accuracy:.2%}",
-            *("" if ms is None else f"{ms:.3f}" for ms in (side.predicted_ms, now_ms)),
+            "" if side.predicted_ms is None else f"{side.predicted_ms:.3f}",
+            "" if side.corrected_ms is None else f"{side.corrected_ms:.3f}",
             f"{timing.median_ms:.3f}",
             f"{timing.p90_ms:.3f}",
             f"± {timing.spread_ms:.3f}",
@@ -292,46 +293,18 @@ def print_result(result: Result, folder: Path) -> None:
             "parameters",
             "MACs",
             "accuracy",
-            "predicted ms then",
-            "and now",
+            "predicted ms",
+            "corrected ms",
             "measured ms now",
             "p90",
             "spread",
         ],
-        [
-            row("original", result.original, None),
-            row("compressed", result.compressed, result.predicted_now_ms),
-        ],
+        [row("original", result.original), row("compressed", result.compressed)],
     )
-    speedup = result.speedup
-    print(
-        f"{speedup.median:.2f} times as fast ({speedup.low:.2f} to {speedup.high:.2f}) "
-        f"on {result.engine}, batch {result.batch}, {result.threads} threads; accuracy "
-        f"on {result.test_images} test images."
-    )
-    if result.predicted_now_ms is not None and result.original.predicted_ms:
-        slower = result.original.measured.median_ms / result.original.predicted_ms
-        print(
-            "Then is when the table was measured. The original now takes "
-            f"{slower:.0%} of its time then, so the compressed network should too: that "
-            f"prediction is off by {result.prediction_error:+.1%}."
-        )
-        if abs(slower - 1) > 0.1:
-            console.print(
-                f"This machine is {abs(slower - 1):.0%} "
-                f"{'slower' if slower > 1 else 'faster'} now than then: a budget in ms "
-                "is about then.",
-                style="yellow",
-            )
-    if result.loop is not None:
-        print(result.loop.sentence)
-    timing = result.compressed.measured
-    if timing.disturbed > timing.samples:
-        console.print(
-            "Other programs were using the processor: most timings were disturbed, and "
-            "the times above are less certain than they look.",
-            style="yellow",
-        )
+    for sentence in result.sentences:
+        print(sentence)
+    for warning in result.warnings:
+        console.print(warning, style="yellow")
     console.print(f"{folder / 'compressed.onnx'}: the network to deploy", soft_wrap=True)
     console.print(
         f"{folder}: tables, plan, weights, certificate, pictures", soft_wrap=True

@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpcompress.blueprint.data import Frozen
 from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.runner import Measurement, Ratio, ratio
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+_DRIFT = 0.1  # a change of the machine's speed that a user should know of
 
 
-class Timing(_Frozen):
-    """Measured milliseconds per inference; spread: half the interquartile range;
-    disturbed: windows that were thrown away because other programs got in the way."""
+class Timing(Frozen):
+    """Measured milliseconds per inference.
+
+    spread_ms: half the interquartile range.
+    samples: timed windows that count.
+    disturbed: windows that were thrown away because other programs got in the way.
+    """
 
     median_ms: float
     p90_ms: float
@@ -38,8 +40,11 @@ class Timing(_Frozen):
         )
 
 
-class Speedup(_Frozen):
-    """Original over compressed, round by round, with the median's 95 % confidence."""
+class Speedup(Frozen):
+    """The original's time over the compressed network's, taken round by round.
+
+    low, high: the 95 % confidence interval of the median.
+    """
 
     median: float
     low: float
@@ -51,12 +56,17 @@ class Speedup(_Frozen):
         return cls(median=found.median, low=found.low, high=found.high)
 
 
-class Side(_Frozen):
+class Side(Frozen):
     """One of the two networks.
 
-    layers: convolutions of the chains; parameters and macs (of one image): the whole
-    network's; accuracy: top-1 on the test images, 0..1.
-    predicted_ms: for the machine as it was when the table was measured.
+    layers: convolutions of the chains.
+    parameters, macs: of the whole network; macs are those of one image.
+    accuracy: top-1 on the test images, 0..1.
+    predicted_ms: by the latency table as its ops were measured, fixed part included;
+        None without a table.
+    corrected_ms: by the table as whole networks corrected it, and in a closed loop by the
+        planned networks that were measured before this one; None if neither was done.
+    measured: the network itself, at the end of the run.
     """
 
     layers: int
@@ -64,23 +74,30 @@ class Side(_Frozen):
     macs: int
     accuracy: float
     predicted_ms: float | None
+    corrected_ms: float | None
     measured: Timing
 
 
-class Result(_Frozen):
+class Result(Frozen):
     """Both networks, measured interleaved in one process on `engine`.
 
-    predicted_now_ms: what `compressed` is predicted to take on the machine as it is now:
-        its predicted_ms times what the original takes now, over what it took when the
-        table was measured. None if that is unknown.
-    prediction_error: predicted_now_ms over the measured time, minus 1.
-    loop: None where no planned network was measured for the plan.
+    Predictions are about the machine as it was when the latency table was made. To
+    compare one with a time measured later, it is scaled by what the original takes now
+    over what it took then.
+
+    original_then_ms: what the original took when the latency table was made.
+    expected_ms: what the compressed network was expected to take now, from before it was
+        first measured: its corrected_ms, or else predicted_ms, so scaled.
+    prediction_error: expected_ms over the measured time of the compressed network, minus
+        1; None, as expected_ms, without a table.
+    loop: how the plan was chosen by measuring planned networks; None if it was not.
     """
 
     original: Side
     compressed: Side
     speedup: Speedup
-    predicted_now_ms: float | None
+    original_then_ms: float | None
+    expected_ms: float | None
     prediction_error: float | None
     loop: Loop | None
     budget_ms: float | None
@@ -90,20 +107,75 @@ class Result(_Frozen):
     threads: int | None
 
     @classmethod
-    def of(cls, original: Side, compressed: Side, **rest: Any) -> Self:
+    def of(
+        cls,
+        original: Side,
+        compressed: Side,
+        original_then_ms: float | None,
+        **rest: Any,
+    ) -> Self:
         """The result, with what was predicted set against what was measured."""
-        then_ms, now_ms = original.predicted_ms, original.measured.median_ms
         expected_ms = error = None
-        if then_ms and compressed.predicted_ms is not None:
-            expected_ms = compressed.predicted_ms * now_ms / then_ms
+        ms = compressed.corrected_ms
+        if ms is None:
+            ms = compressed.predicted_ms
+        if ms is not None and original_then_ms:
+            expected_ms = ms * original.measured.median_ms / original_then_ms
             error = expected_ms / compressed.measured.median_ms - 1
         return cls(
             original=original,
             compressed=compressed,
-            predicted_now_ms=expected_ms,
+            original_then_ms=original_then_ms,
+            expected_ms=expected_ms,
             prediction_error=error,
             **rest,
         )
+
+    @property
+    def slowdown(self) -> float | None:
+        """The original's time now over its time then; None without a table."""
+        if not self.original_then_ms:
+            return None
+        return self.original.measured.median_ms / self.original_then_ms
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was found, in words."""
+        speedup, slowdown = self.speedup, self.slowdown
+        found = [
+            f"{speedup.median:.2f} times as fast ({speedup.low:.2f} to "
+            f"{speedup.high:.2f}) on {self.engine}, batch {self.batch}, {self.threads} "
+            f"threads; accuracy on {self.test_images} test images."
+        ]
+        if slowdown is not None and self.expected_ms is not None:
+            found.append(
+                "Predictions are of the machine when the latency table was made. The "
+                f"original now takes {slowdown:.0%} of its time then, so "
+                f"{self.expected_ms:.3f} ms were expected of the compressed network "
+                "before it was measured at all: that is off by "
+                f"{self.prediction_error:+.1%}."
+            )
+        if self.loop is not None:
+            found.append(self.loop.sentence)
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the numbers should know, in words."""
+        found = []
+        slowdown, timing = self.slowdown, self.compressed.measured
+        if slowdown is not None and abs(slowdown - 1) > _DRIFT:
+            found.append(
+                f"This machine is {abs(slowdown - 1):.0%} "
+                f"{'slower' if slowdown > 1 else 'faster'} now than when the latency "
+                "table was made: a budget in ms is about then."
+            )
+        if timing.disturbed > timing.samples:
+            found.append(
+                "Other programs were using the processor: most timings were disturbed, "
+                "and the times above are less certain than they look."
+            )
+        return found
 
 
 def parameters(network: nn.Module) -> int:

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpcompress.blueprint import keep_everything
+from dpcompress.blueprint import Blueprint, Span, keep_everything
 from dpcompress.exporters import check_onnx, export
 from dpcompress.graph import build, merge, trace
 from dpcompress.latency import bench, profile
 from dpcompress.models import Origin, save_weights, weights_digest
+from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.pipeline.folder import Original, RunFolder
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
 from dpcompress.pipeline.steps import Bars, Step
-from dpcompress.pipeline.whole_networks import calibrate
+from dpcompress.pipeline.whole_networks import calibrate, is_corrected, uncorrected_ms
 from dpcompress.tables import LatencyTable
 from dpcompress.training import check_above_chance, evaluate, finetune
 
@@ -116,31 +117,62 @@ def bench_networks(run: RunFolder[Any], bars: Bars) -> None:
     original, network = run.original_network(), run.merged_network("merged.safetensors")
     test = evaluate(network, run.data.test)
     table = run.latency if run.has("latency.csv") else None
+    loop = run.closed_loop if run.has("closed_loop.json") else None
     run.result = Result.of(
         original=Side(
             layers=run.blueprint.depth,
             parameters=parameters(original),
             macs=macs(original, settings.input),
             accuracy=run.original.test.accuracy,
-            predicted_ms=None if table is None else table.original_ms,
             measured=Timing.of(times["original"]),
+            **_predictions(table, _table_ms(table, run.blueprint)),
         ),
         compressed=Side(
             layers=len(plan.spans),
             parameters=parameters(network),
             macs=macs(network, settings.input),
             accuracy=test.accuracy,
-            predicted_ms=plan.predicted_ms,
             measured=Timing.of(times["compressed"]),
+            **_predictions(table, plan.predicted_ms, loop),
         ),
+        original_then_ms=None if table is None else table.original_ms,
         test_images=test.count,
         speedup=Speedup.of(times["original"], times["compressed"]),
-        loop=run.closed_loop if run.has("closed_loop.json") else None,
+        loop=loop,
         budget_ms=plan.budget_ms,
         engine=settings.engine,
         batch=settings.batch,
         threads=settings.threads,
     )
+
+
+def _table_ms(table: LatencyTable | None, blueprint: Blueprint) -> float | None:
+    """What a table tells of the original: the sum of its rows, and the fixed part."""
+    if table is None:
+        return None
+    times = table.span_times(blueprint)
+    layers = [Span(stop - 1, stop) for stop in range(1, blueprint.depth + 1)]
+    if not times.keys() >= {*layers}:
+        return None
+    return table.fixed_ms + sum(times[layer] for layer in layers)
+
+
+def _predictions(
+    table: LatencyTable | None, table_ms: float | None, loop: Loop | None = None
+) -> dict[str, float | None]:
+    """`Side.predicted_ms` and `Side.corrected_ms` of a network.
+
+    Args:
+        table_ms: the sum of its rows of `table`, and the fixed part.
+        loop: the one in which the network was measured.
+    """
+    predicted_ms = corrected_ms = None
+    if table is not None and table_ms is not None:
+        predicted_ms = uncorrected_ms(table, table_ms)
+        corrected_ms = table_ms if is_corrected(table) else None
+    if loop is not None:
+        corrected_ms = loop.chosen.corrected_ms
+    return {"predicted_ms": predicted_ms, "corrected_ms": corrected_ms}
 
 
 TRAIN = Step(

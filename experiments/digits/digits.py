@@ -32,8 +32,8 @@ def main() -> None:
         result = compress(
             EXAMPLE.seeded(seed), arguments.runs / f"seed{seed}", progress_bar
         )
-        predicted, error = result.predicted_now_ms, result.prediction_error
-        assert predicted is not None and error is not None and result.loop is not None
+        expected, error = result.expected_ms, result.prediction_error
+        assert expected is not None and error is not None and result.loop is not None
         rows.append(
             {
                 "seed": seed,
@@ -41,7 +41,7 @@ def main() -> None:
                 "original_accuracy": round(result.original.accuracy, 4),
                 "accuracy": round(result.compressed.accuracy, 4),
                 "original_ms": round(result.original.measured.median_ms, 3),
-                "predicted_ms": round(predicted, 3),
+                "expected_ms": round(expected, 3),
                 "measured_ms": round(result.compressed.measured.median_ms, 3),
                 "spread_ms": round(result.compressed.measured.spread_ms, 3),
                 "prediction_error": round(error, 4),

@@ -112,7 +112,8 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(nets: Path, tmp_path:
     plan = Plan.from_json((tmp_path / "timed/plan.json").read_bytes())
     assert max(span.length for span in plan.merged) == 2
     assert timed.compressed.predicted_ms == 1 + len(plan.spans)
-    assert timed.original.predicted_ms == 6
+    assert timed.compressed.corrected_ms is None  # no whole network corrected it
+    assert timed.original.predicted_ms == 1 + 8 and timed.original_then_ms == 6
 
 
 def test_bad_input_ends_before_any_training(nets: Path, tmp_path: Path):

@@ -7,8 +7,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from dpcompress.blueprint import Plan
 from dpcompress.pipeline import Scoring, Settings, compress
+from dpcompress.pipeline.folder import RunFolder
+from dpcompress.pipeline.whole_networks import uncorrected_ms
 from dpcompress.training import Recipe
 
 NETWORK = """
@@ -41,13 +42,22 @@ def test_a_vgg_becomes_shallower(tmp_path: Path):
     assert result.compressed.macs < result.original.macs
     assert result.compressed.accuracy > 0.8
     assert result.loop is not None and result.loop.measured_ms <= result.loop.budget_ms
-    chosen = Plan.from_json((tmp_path / "run" / "plan.json").read_bytes())
-    assert result.compressed.predicted_ms == chosen.predicted_ms
-    assert result.loop.measured_ms == chosen.measured_ms
-    then_ms, now_ms = result.original.predicted_ms, result.original.measured.median_ms
-    assert result.predicted_now_ms == pytest.approx(
-        chosen.predicted_ms * now_ms / then_ms
+    run = RunFolder(tmp_path / "run", Settings)
+    plan, table, loop = run.plan, run.latency, result.loop
+    assert (loop.measured_ms, loop.chosen.predicted_ms) == (
+        plan.measured_ms,
+        plan.predicted_ms,
     )
+    # What the ops told, what whole networks made of it, and what was measured.
+    compressed = result.compressed
+    assert compressed.predicted_ms == uncorrected_ms(table, plan.predicted_ms)
+    assert compressed.corrected_ms == loop.chosen.corrected_ms
+    now_ms, then_ms = result.original.measured.median_ms, table.e2e_ms
+    assert result.original_then_ms == then_ms
+    assert result.expected_ms == pytest.approx(compressed.corrected_ms * now_ms / then_ms)
+    off = result.expected_ms / compressed.measured.median_ms - 1
+    assert result.prediction_error == pytest.approx(off)
+    assert any(f"off by {off:+.1%}" in sentence for sentence in result.sentences)
     graph = onnx.load(tmp_path / "run" / "compressed.onnx").graph
     kinds = [node.op_type for node in graph.node]
     assert kinds.count("Conv") == result.compressed.layers
