@@ -11,7 +11,7 @@ from dpcompress.progress import Progress, silent
 from dpcompress.runner import (
     NETWORKS,
     Measurement,
-    Sampling,
+    NetworkTiming,
     Session,
     Subject,
     Target,
@@ -23,7 +23,7 @@ def bench(
     networks: Mapping[str, bytes | Path],
     target: Target,
     *,
-    sampling: Sampling = NETWORKS,
+    timing: NetworkTiming = NETWORKS,
     progress: Progress = silent,
     breakdowns: dict[str, dict[str, float]] | None = None,
 ) -> dict[str, Measurement]:
@@ -50,7 +50,7 @@ def bench(
         return last[name]
 
     subjects = [Subject(name, partial(load, name, n)) for name, n in networks.items()]
-    times = compare(subjects, sampling, progress=progress)
+    times = compare(subjects, timing, progress=progress)
     if breakdowns is not None:
         breakdowns.update({name: s.breakdown() for name, s in last.items()})
     return times

@@ -30,7 +30,7 @@ from dpcompress.runner import (
     OPS,
     Engine,
     Measurement,
-    Sampling,
+    OpTiming,
     Session,
     Subject,
     Target,
@@ -44,7 +44,7 @@ def profile(
     *,
     original: bytes,
     target: Target,
-    sampling: Sampling = OPS,
+    timing: OpTiming = OPS,
     store: Store | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
@@ -70,7 +70,7 @@ def profile(
             Subject(subject, _loader(opened, job), job.bytes, job.kind)
             for subject, job in work.items()
         ],
-        sampling.within(opened.group_bytes),
+        timing.within(opened.group_bytes),
         log,
         anchor=Subject("anchor", _loader(opened, anchor(precision))),
         progress=progress,

@@ -17,12 +17,12 @@ from dpcompress.models import load_model
 from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.whole_networks import merged_onnx
 from dpcompress.progress import Progress, silent
-from dpcompress.runner import NETWORKS, Ratio, Sampling, ratio
+from dpcompress.runner import NETWORKS, NetworkTiming, Ratio, ratio
 from dpcompress.solver import Frontier
 from dpcompress.tables import LatencyTable
 
 # More than usual: of many plans that are tried, those measured too fast get chosen.
-_SAMPLING = replace(NETWORKS, min_rounds=40, max_rounds=160, max_repeats=80)
+_TIMING = replace(NETWORKS, min_rounds=40, max_rounds=160, max_disturbed=80)
 
 _DRIFT = 0.1  # a change of the machine's speed that a user should know of
 
@@ -55,10 +55,10 @@ class Trials:
         table: LatencyTable,
         store: Store,
         *,
-        sampling: Sampling = _SAMPLING,
+        timing: NetworkTiming = _TIMING,
     ) -> None:
         self._network, self._original, self._store = network, original, store
-        self._sampling, self._target = sampling, table.target
+        self._timing, self._target = timing, table.target
         self._identity = self._target.open().identity
         self._source = table.source
         self.original_then_ms = _original_ms(table, self._identity)
@@ -78,7 +78,7 @@ class Trials:
         """The plan's time over the original's, from rounds in which both ran."""
         planned = merged_onnx(self._network, plan, self._target.batch)
         networks = {"original": self._original, "planned": planned}
-        times = bench(networks, self._target, sampling=self._sampling)
+        times = bench(networks, self._target, timing=self._timing)
         self.original_now_ms = times["original"].median_ms
         return ratio(times["planned"], times["original"])
 

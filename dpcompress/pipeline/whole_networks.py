@@ -23,7 +23,7 @@ from dpcompress.graph import build
 from dpcompress.latency import bench
 from dpcompress.progress import Progress, silent
 from dpcompress.report import plot_predictions
-from dpcompress.runner import NETWORKS, Measurement, Sampling
+from dpcompress.runner import NETWORKS, Measurement, NetworkTiming
 from dpcompress.solver import spread_plans
 from dpcompress.tables import LatencyTable
 
@@ -138,7 +138,7 @@ def time_plans(
     plans: Sequence[Plan],
     table: LatencyTable,
     *,
-    sampling: Sampling = NETWORKS,
+    timing: NetworkTiming = NETWORKS,
     progress: Progress = silent,
 ) -> list[Measurement]:
     """Measure the merged networks of `plans`, interleaved, on the target of `table`.
@@ -151,7 +151,7 @@ def time_plans(
     for done, plan in enumerate(plans):
         progress(done, len(plans), "build")
         networks[str(done)] = merged_onnx(network, plan, target.batch)
-    times = bench(networks, target, sampling=sampling, progress=progress)
+    times = bench(networks, target, timing=timing, progress=progress)
     return [times[str(number)] for number in range(len(plans))]
 
 
@@ -181,7 +181,7 @@ def check_table(
     *,
     correcting: int = CORRECTING,
     seed: int = 0,
-    sampling: Sampling | None = None,
+    timing: NetworkTiming | None = None,
     progress: Progress = silent,
 ) -> tuple[LatencyTable, Fidelity]:
     """Correct `table` by `correcting` networks, and judge it by `count` others. All are
@@ -194,13 +194,13 @@ def check_table(
         EngineUnavailable: the engine of `table` is not here.
     """
     plans = spread_plans(blueprint, table, count + correcting, seed)
-    sampling = sampling or thorough(len(plans))
-    times = time_plans(network, plans, table, sampling=sampling, progress=progress)
+    timing = timing or thorough(len(plans))
+    times = time_plans(network, plans, table, timing=timing, progress=progress)
     return judge(table, plans, times, max(len(plans) - count, 0))
 
 
-def thorough(networks: int) -> Sampling:
-    """The sampling of so many networks by which a table can be judged."""
+def thorough(networks: int) -> NetworkTiming:
+    """The timing of so many networks by which a table can be judged."""
     seconds = _SECONDS_EACH * networks
     return replace(NETWORKS, min_seconds=seconds, max_seconds=max(30.0, 2 * seconds))
 

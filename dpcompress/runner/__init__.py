@@ -1,14 +1,17 @@
-"""Measures ONNX graphs on an inference engine. No torch; valid on Python 3.8.
+"""Measures ONNX graphs on an inference engine.
 
-Needs numpy and one engine, so that it can be copied to a board.
+Everything in this room is valid on Python 3.8 and needs only numpy and one engine, so
+that it can be copied to a board (`dpcompress runner`). The engine named torch is the
+exception: it needs the whole package.
 """
 
-from dpcompress.runner.comparison import NETWORKS, Ratio, compare, ratio
+from dpcompress.runner.compare import Ratio, compare, ratio
 from dpcompress.runner.engine import ENGINES, Engine, Session
 from dpcompress.runner.log import Log
-from dpcompress.runner.sampling import measure
-from dpcompress.runner.series import OPS, Measurement, Sampling, Subject
+from dpcompress.runner.measure import measure
+from dpcompress.runner.measurement import Measurement, Subject
 from dpcompress.runner.target import Target, open_engine
+from dpcompress.runner.timing import NETWORKS, OPS, NetworkTiming, OpTiming
 
 __all__ = [
     "ENGINES",
@@ -17,8 +20,9 @@ __all__ = [
     "Engine",
     "Log",
     "Measurement",
+    "NetworkTiming",
+    "OpTiming",
     "Ratio",
-    "Sampling",
     "Session",
     "Subject",
     "Target",

@@ -9,16 +9,16 @@ import argparse
 import sys
 import time
 import warnings
-from functools import partial
 from typing import List, Optional, Union
 
 from dpcompress.errors import BadInput, DpcompressError
 from dpcompress.runner.bundle import Bundle
 from dpcompress.runner.engine import ENGINES
+from dpcompress.runner.measure import measure
+from dpcompress.runner.measurement import Subject
 from dpcompress.runner.results import ResultsLog
-from dpcompress.runner.sampling import measure
-from dpcompress.runner.series import OPS, Sampling, Subject
 from dpcompress.runner.target import Target
+from dpcompress.runner.timing import OPS, OpTiming
 
 
 def time_bundle(
@@ -26,7 +26,7 @@ def time_bundle(
     output: str,
     target: Target,
     *,
-    sampling: Sampling = OPS,
+    timing: OpTiming = OPS,
 ) -> int:
     """Time what `output` does not hold yet; returns how many graphs that was. The batch
     size is the bundle's, not the target's.
@@ -57,24 +57,26 @@ def time_bundle(
         if missing:
             measure(
                 subjects,
-                sampling.within(opened.group_bytes),
+                timing.within(opened.group_bytes),
                 log,
                 anchor=subject("anchor", bundle.anchor),
-                progress=partial(_say, time.monotonic()),
+                progress=_Progress(),
             )
             log.note(opened.notes)
     return missing
 
 
-_said = 0.0
+class _Progress:
+    """Tells how far it is, every ten seconds at most."""
 
+    def __init__(self) -> None:
+        self._began, self._told = time.monotonic(), float("-inf")
 
-def _say(began: float, done: int, total: int, note: str) -> None:
-    global _said
-    now = time.monotonic()
-    if done == total or now - _said >= 10:
-        _said = now
-        sys.stderr.write(f"{done}/{total} graphs, {now - began:.0f} s\n")
+    def __call__(self, done: int, total: int, key: str) -> None:
+        now = time.monotonic()
+        if done == total or now - self._told >= 10:
+            self._told = now
+            sys.stderr.write(f"{done}/{total} graphs, {now - self._began:.0f} s\n")
 
 
 def _warn(message: Union[Warning, str], *_: object) -> None:

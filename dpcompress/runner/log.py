@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import List, Mapping, Optional, Protocol
 
 from dpcompress.errors import BadInput
-from dpcompress.runner.series import Measurement
+from dpcompress.runner.measurement import Measurement
 
 
 class Log(Protocol):
@@ -25,5 +25,5 @@ class Log(Protocol):
         """Keep a finished measurement; its samples are not needed any more."""
 
     def reject(self, key: str, error: BadInput) -> None:
-        """Note that the engine cannot build this subject, which is left out then. To end
+        """Note that the engine cannot build this subject, which is then left out. To end
         the measurement instead, raise the error."""

@@ -24,7 +24,7 @@ from typing import (
 )
 
 from dpcompress.errors import BadInput, BadTable, CannotWrite
-from dpcompress.runner.series import Measurement
+from dpcompress.runner.measurement import Measurement
 
 FORMAT = "dpcompress results 1"
 NUMBERS = ("median_ms", "p90_ms", "spread_ms", "error_ms", "samples", "disturbed")

@@ -1,4 +1,4 @@
-"""Statistics of repeated timings. Valid on Python 3.8."""
+"""Statistics of repeated timings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Sequence, Tuple
 
 import numpy as np
 
-CROWD = 5
-"""Subjects timed together from which on a slowness of all is the machine's."""
+# With at least this many subjects, a slowdown that they share is the machine's.
+LEAST_SUBJECTS = 5
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -25,8 +25,9 @@ def half_iqr(values: Sequence[float]) -> float:
 
 @lru_cache(maxsize=None)
 def _ranks(n: int) -> Tuple[int, int]:
-    """Order statistics (from 0) that hold the median with 95 % confidence: the number
-    of samples below the median is Binomial(n, 1/2), whatever their distribution."""
+    """Ranks, from 0, of the two ordered samples that hold the median between them with
+    95 % confidence: the number of samples below the median is Binomial(n, 1/2),
+    whatever their distribution."""
     below, low = 0, 0
     while low < (n - 1) // 2 and 40 * (below + comb(n, low)) <= 2**n:
         below += comb(n, low)
@@ -36,23 +37,26 @@ def _ranks(n: int) -> Tuple[int, int]:
 
 
 def median_interval(values: Sequence[float]) -> Tuple[float, float]:
-    """A 95 % confidence interval of the median, free of any assumption about shape.
+    """A 95 % confidence interval of the median, whatever the distribution.
 
-    With fewer than 6 values the confidence is less: it is the whole range.
+    With fewer than 6 values it is their whole range, and the confidence is less.
     """
     low, high = _ranks(len(values))
     ordered = sorted(values)
     return ordered[low], ordered[high]
 
 
-def levels(rounds: np.ndarray) -> np.ndarray:
-    """How slow the machine was in each round, relative to the middle round.
+def slowdowns(rounds: np.ndarray) -> np.ndarray:
+    """How slow the machine was in each round, relative to the median round.
 
     Args:
-        rounds: (rounds, subjects), ms. With fewer than `CROWD` subjects their common
-            level cannot be told from their own noise: all levels are 1 then.
+        rounds: milliseconds, of shape (rounds, subjects).
+
+    Returns:
+        Factors, of shape (rounds,). With fewer than `LEAST_SUBJECTS` subjects all are 1:
+        a shared slowdown could not be told from their own noise.
     """
-    if rounds.shape[1] < CROWD:
+    if rounds.shape[1] < LEAST_SUBJECTS:
         return np.ones(len(rounds))
     usual = np.median(rounds, axis=0)
     for _ in range(3):

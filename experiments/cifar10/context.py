@@ -177,7 +177,7 @@ class Context:
         times = bench(
             {"original": self.original_onnx, "other": self.export(shape)},
             self.config.target,
-            sampling=replace(NETWORKS, max_seconds=self.config.measure_seconds),
+            timing=replace(NETWORKS, max_seconds=self.config.measure_seconds),
         )
         return ratio(times["original"], times["other"])
 

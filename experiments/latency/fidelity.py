@@ -94,7 +94,7 @@ def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -
     measured = bench(
         {file.stem: file.read_bytes() for file in files},
         table.target,
-        sampling=thorough(len(files)),
+        timing=thorough(len(files)),
     )
     order = [measured[file.stem] for file in files]
     corrected, fidelity = judge(table, plans, order, FITTED)

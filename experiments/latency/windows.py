@@ -22,7 +22,8 @@ import pandas as pd
 from dpcompress.latency.profile import build_table
 from dpcompress.latency.workload import SpanOps, jobs, network_name, span_ops
 from dpcompress.runner import Measurement, Target
-from dpcompress.runner.clock import Clock, CoreWait
+from dpcompress.runner.core_wait import CoreWait
+from dpcompress.runner.session_timer import SessionTimer
 
 SESSIONS = 3
 PACE_MS = 1.0
@@ -31,27 +32,28 @@ PACE_MS = 1.0
 
 def keep(path: Path, ops: SpanOps, onnx: bytes, seconds: float) -> None:
     engine, wait = Target().open(), CoreWait()
-    clocks = {}
+    timers = {}
     for subject, job in jobs(ops, onnx, 1, most_copies=engine.most_copies).items():
         graph = job.graph()
-        clocks[subject] = [
-            Clock(engine.load(graph), 0.0, wait, cold=True) for _ in range(SESSIONS)
+        timers[subject] = [
+            SessionTimer(engine.load(graph), 0.0, wait, cold=True)
+            for _ in range(SESSIONS)
         ]
-    due = {subject: random.random() for subject in clocks}
+    due = {subject: random.random() for subject in timers}
     rows, began = [], time.perf_counter()
     while time.perf_counter() - began < seconds:
         turn = []
-        for subject, own in clocks.items():
+        for subject, own in timers.items():
             due[subject] += min(PACE_MS / own[0].fastest_ms, 1.0)
             if due[subject] >= 1:
                 due[subject] -= 1
                 turn.append(subject)
         for subject in random.sample(turn, len(turn)):
-            own = clocks[subject]
+            own = timers[subject]
             own.append(own.pop(0))
-            window = own[-1].window()
+            sample = own[-1].sample()
             at = time.perf_counter() - began
-            rows.append((subject, id(own[-1]), at, window.ms, window.waited))
+            rows.append((subject, id(own[-1]), at, sample.ms, sample.waited))
     columns = ["subject", "session", "at", "ms", "waited"]
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
     print(path, len(rows), "windows")

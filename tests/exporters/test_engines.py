@@ -15,12 +15,14 @@ from dpcompress.errors import BadInput, UsageError, VerificationFailed
 from dpcompress.exporters import export, export_openvino, export_tensorrt
 from dpcompress.exporters.tensorrt import sidecar
 from dpcompress.latency import bench
-from dpcompress.runner import Sampling, Target
+from dpcompress.runner import NetworkTiming, Target
 from dpcompress.runner.openvino import OpenVino
 from tests.runner.tensorrt.conftest import host
 
 SHAPE, BATCH = (3, 8, 8), 4
-QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
+QUICK = NetworkTiming(
+    sample_ms=0.3, min_rounds=5, max_rounds=5, max_disturbed=0, min_seconds=0
+)
 HINT = "INFERENCE_PRECISION_HINT"
 EXACT = {HINT: "f32"}
 
@@ -97,7 +99,7 @@ def test_openvino_files_give_torchs_outputs(
     wanted = small()(images[:BATCH]).detach().numpy()
     assert np.allclose(found, wanted, atol=check.tolerance)
     times = bench(
-        {"onnx": graph, "ir": path}, Target("openvino", threads=1), sampling=QUICK
+        {"onnx": graph, "ir": path}, Target("openvino", threads=1), timing=QUICK
     )
     assert times["ir"].median_ms > 0
     before = path.read_bytes()
@@ -138,7 +140,7 @@ def test_an_engine_file_and_what_is_told_about_it(
     bench(
         {"file": path, "onnx": graph},
         target,
-        sampling=QUICK,
+        timing=QUICK,
         breakdowns=parts,
     )
     assert parts["file"].keys() == parts["onnx"].keys() == times.keys()

@@ -7,14 +7,14 @@ import pytest
 
 from dpcompress.errors import EngineUnavailable
 from dpcompress.latency import Store, profile
-from dpcompress.runner import Engine, Sampling, Session, Target
+from dpcompress.runner import Engine, OpTiming, Session, Target
 from dpcompress.runner.engine import working
 from tests.latency.test_profile import chain, network
 
 PROFILE = import_module("dpcompress.latency.profile")
 
-QUICK = Sampling(
-    window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0, sessions=1, group_size=3
+QUICK = OpTiming(
+    min_samples=5, max_samples=5, max_disturbed=0, sessions=1, group_sessions=3
 )
 
 
@@ -62,7 +62,7 @@ def test_what_was_measured_is_kept(
                     blueprint,
                     original=network(blueprint, 1),
                     target=Target(threads=1),
-                    sampling=QUICK,
+                    timing=QUICK,
                     store=store,
                 )
             finally:

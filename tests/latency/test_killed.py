@@ -20,11 +20,11 @@ BLUEPRINT = chain(4, 8)
 CODE = """
 import sys
 from dpcompress.latency import Store, profile
-from dpcompress.runner import Sampling, Target
+from dpcompress.runner import OpTiming, Target
 from tests.latency.test_killed import BLUEPRINT, network
-slow = Sampling(precision=0, min_rounds=10**6, max_rounds=10**6, max_seconds=1e6)
+slow = OpTiming(precision=0, min_samples=10**6, max_samples=10**6, max_seconds=1e6)
 profile(BLUEPRINT, original=network(BLUEPRINT, 1), target=Target(threads=1),
-        sampling=slow, store=Store(sys.argv[1]))
+        timing=slow, store=Store(sys.argv[1]))
 """
 
 
@@ -54,9 +54,9 @@ def test_sigkill_loses_at_most_the_round_in_flight(
     earlier: dict[str, int] = {}
     times: dict[str, Measurement] = {}
 
-    def watched(subjects, sampling, log, **options):  # type: ignore[no-untyped-def]
+    def watched(subjects, timing, log, **options):  # type: ignore[no-untyped-def]
         earlier.update({s.key: len(log.samples(s.key)) for s in subjects})
-        times.update(measure(subjects, sampling, log, **options))
+        times.update(measure(subjects, timing, log, **options))
         return times
 
     monkeypatch.setattr(PROFILE, "measure", watched)

@@ -8,7 +8,7 @@ from dpcompress.blueprint import Blueprint, Span, candidates
 from dpcompress.errors import BadInput
 from dpcompress.latency import Store, bench, profile
 from dpcompress.onnxio.write import Graph, add_op
-from dpcompress.runner import NETWORKS, Engine, Sampling, Session, Target, measure
+from dpcompress.runner import NETWORKS, Engine, OpTiming, Session, Target, measure
 from dpcompress.runner.onnxruntime import OnnxRuntime
 from dpcompress.tables import Key, LatencyTable
 from dpcompress.ways.program import span_op
@@ -16,7 +16,7 @@ from tests.latency.networks import Builder, small_residual
 
 PROFILE = import_module("dpcompress.latency.profile")
 
-QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
+QUICK = OpTiming(min_samples=5, max_samples=5, max_disturbed=0)
 
 
 def chain(layers: int, channels: int = 64) -> Blueprint:
@@ -44,7 +44,7 @@ def quick_table() -> LatencyTable:
         small_residual(),
         original=network(chain(1), 1),
         target=Target(threads=1),
-        sampling=QUICK,
+        timing=QUICK,
     )
 
 
@@ -84,9 +84,9 @@ def test_survives_a_file(quick_table: LatencyTable, tmp_path: Path) -> None:
 def test_measures_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def counted(subjects, sampling, log, **options):  # type: ignore[no-untyped-def]
+    def counted(subjects, timing, log, **options):  # type: ignore[no-untyped-def]
         asked.append(sum(log.known(subject.key) is None for subject in subjects))
-        return measure(subjects, sampling, log, **options)
+        return measure(subjects, timing, log, **options)
 
     monkeypatch.setattr(PROFILE, "measure", counted)
     with Store(tmp_path / "times.sqlite") as store:
@@ -95,7 +95,7 @@ def test_measures_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 chain(depth, 8),
                 original=network(chain(depth, 8), 1),
                 target=Target(threads=1),
-                sampling=QUICK,
+                timing=QUICK,
                 store=store,
             )
             for depth in (2, 2, 3)
@@ -127,7 +127,7 @@ def test_a_layer_that_the_engine_rejects_is_named(
     original = network(blueprint, 1)
 
     def make() -> LatencyTable:
-        return profile(blueprint, original=original, target=Target(), sampling=QUICK)
+        return profile(blueprint, original=original, target=Target(), timing=QUICK)
 
     # The shapes of kernels are attributes of the graph: (0, 3] is the only 7×7.
     engine.refused = bytes([0x40, 7, 0x40, 7])
@@ -173,6 +173,6 @@ def test_whole_networks_are_loaded_as_often_as_sessions_take_turns(
         return loaded[-1]
 
     monkeypatch.setattr(OnnxRuntime, "load", spy)
-    sampling = replace(NETWORKS, max_rounds=5, min_rounds=5)
-    bench({"original": network(chain(2), 1)}, Target(threads=1), sampling=sampling)
+    timing = replace(NETWORKS, max_rounds=5, min_rounds=5)
+    bench({"original": network(chain(2), 1)}, Target(threads=1), timing=timing)
     assert len({*map(id, loaded)}) == NETWORKS.sessions > 1

@@ -13,14 +13,14 @@ import pytest
 
 from dpcompress.errors import BadInput
 from dpcompress.latency import pack_runner, profile, table_from_results, write_bundle
-from dpcompress.runner import Measurement, Sampling, Target
+from dpcompress.runner import Measurement, OpTiming, Target
 from dpcompress.runner.__main__ import time_bundle
 from dpcompress.runner.bundle import Bundle
 from dpcompress.runner.results import ResultsLog, read_results
 from tests.latency.test_profile import chain, network
 from tests.runner.tensorrt.conftest import host
 
-QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
+QUICK = OpTiming(min_samples=5, max_samples=5, max_disturbed=0)
 BLUEPRINT = chain(2, 8)
 
 # Stands for a virtual environment with only numpy and onnxruntime.
@@ -52,14 +52,14 @@ def bundle(tmp_path: Path) -> Path:
 
 def test_a_bundle_gives_the_rows_that_profile_gives(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    count = time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
+    count = time_bundle(Bundle(bundle), str(results), Target(threads=1), timing=QUICK)
     assert count == len(Bundle(bundle).entries)
     there = table_from_results(BLUEPRINT, results)
     here = profile(
         BLUEPRINT,
         original=network(BLUEPRINT, 2),
         target=Target(threads=1, batch=2),
-        sampling=QUICK,
+        timing=QUICK,
     )
     same = ["start", "stop", "op", "signature", "samples"]
     assert there.frame[same].equals(here.frame[same])
@@ -119,13 +119,13 @@ def test_the_packed_runner_needs_numpy_and_an_engine_only(
 def test_goes_on_after_a_torn_line(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     opened = Bundle(bundle)
-    time_bundle(opened, str(results), Target(threads=1), sampling=QUICK)
+    time_bundle(opened, str(results), Target(threads=1), timing=QUICK)
     whole = results.read_text().splitlines(keepends=True)
     cut = next(i for i, line in enumerate(whole) if "median_ms" in line) + 3
     results.write_text("".join(whole[:cut]) + whole[cut][:30])
     with pytest.raises(BadInput, match="lacks"):
         table_from_results(BLUEPRINT, results)
-    count = time_bundle(opened, str(results), Target(threads=1), sampling=QUICK)
+    count = time_bundle(opened, str(results), Target(threads=1), timing=QUICK)
     assert count == len(opened.entries) - 3
     assert results.read_text().splitlines(keepends=True)[:cut] == whole[:cut]
     assert read_results(results).times.keys() == {e.subject for e in opened.entries}
@@ -134,16 +134,16 @@ def test_goes_on_after_a_torn_line(bundle: Path, tmp_path: Path) -> None:
 def test_a_header_that_was_cut_off_is_written_again(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     results.write_text('{"format": "dpcomp')
-    time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
+    time_bundle(Bundle(bundle), str(results), Target(threads=1), timing=QUICK)
     assert len(table_from_results(BLUEPRINT, results).frame) == 3
 
 
 def test_results_of_something_else_are_refused(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
+    time_bundle(Bundle(bundle), str(results), Target(threads=1), timing=QUICK)
     before = results.read_bytes()
     with pytest.raises(BadInput, match="engine differ"):
-        time_bundle(Bundle(bundle), str(results), Target(threads=2), sampling=QUICK)
+        time_bundle(Bundle(bundle), str(results), Target(threads=2), timing=QUICK)
     with pytest.raises(BadInput, match="another network"):
         table_from_results(chain(3, 8), results)
     assert results.read_bytes() == before
@@ -151,7 +151,7 @@ def test_results_of_something_else_are_refused(bundle: Path, tmp_path: Path) -> 
 
 def test_damaged_results_name_the_line(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
+    time_bundle(Bundle(bundle), str(results), Target(threads=1), timing=QUICK)
     lines = results.read_text().splitlines()
     some = ("{", "[1]", '{"subject": "x"}', '{"median_ms": 1}', '{"windows_ms": 1}')
     for damaged in some:
@@ -194,7 +194,7 @@ def test_damaged_bundles_are_refused(bundle: Path, tmp_path: Path) -> None:
 
 def test_a_rejected_layer_is_named(bundle: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    time_bundle(Bundle(bundle), str(results), Target(threads=1), sampling=QUICK)
+    time_bundle(Bundle(bundle), str(results), Target(threads=1), timing=QUICK)
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     table = table_from_results(BLUEPRINT, results)
     long = table.frame.query("start == 0 and stop == 2")["signature"].item()
@@ -242,7 +242,7 @@ def test_no_copies_where_the_engine_may_fuse_them(
     host("10.16.1.11", monkeypatch)
     results = str(tmp_path / "results.jsonl")
     with pytest.raises(BadInput, match="tensorrt may fuse.*--engine tensorrt --bundle"):
-        time_bundle(Bundle(bundle), results, Target("tensorrt"), sampling=QUICK)
+        time_bundle(Bundle(bundle), results, Target("tensorrt"), timing=QUICK)
     single, original = tmp_path / "single.zip", network(BLUEPRINT, 2)
     target = Target("tensorrt:cuda_graph=2", batch=2)
     write_bundle(BLUEPRINT, single, original=original, target=target)
@@ -253,9 +253,9 @@ def test_no_copies_where_the_engine_may_fuse_them(
         return [len(onnx.load_from_string(opened.graph(f)).graph.output) for f in ops]
 
     assert {*outputs(single)} == {1} and max(outputs(bundle)) > 1
-    time_bundle(Bundle(single), results, target, sampling=QUICK)
+    time_bundle(Bundle(single), results, target, timing=QUICK)
     there = table_from_results(BLUEPRINT, results)
-    here = profile(BLUEPRINT, original=original, target=target, sampling=QUICK)
+    here = profile(BLUEPRINT, original=original, target=target, timing=QUICK)
     assert there.header["method"] == here.header["method"] == "framed-4, most copies 1"
     assert there.header.keys() == here.header.keys()
 
@@ -275,12 +275,12 @@ def test_fp16_goes_into_the_graphs_and_notes_into_the_header(
     assert opened.about["graphs"] == "float16"
     full = replace(target, precision="fp32")
     with pytest.raises(BadInput, match="written in fp16, not fp32"):
-        time_bundle(opened, str(tmp_path / "full.jsonl"), full, sampling=QUICK)
-    time_bundle(opened, str(results), target, sampling=QUICK)
+        time_bundle(opened, str(tmp_path / "full.jsonl"), full, timing=QUICK)
+    time_bundle(opened, str(results), target, timing=QUICK)
     there = table_from_results(BLUEPRINT, results)
     assert there.header["engine"] == target.engine
     assert there.header["precision"] == "fp16"
     assert there.header["sm_clock_mhz"] == there.header["clocks"] == "unknown"
-    here = profile(BLUEPRINT, original=original, target=target, sampling=QUICK)
+    here = profile(BLUEPRINT, original=original, target=target, timing=QUICK)
     assert here.header.keys() == there.header.keys()
     assert here.frame["op"].equals(there.frame["op"])

@@ -19,13 +19,16 @@ from dpcompress.latency.frames import framed_graph
 from dpcompress.latency.torch_engine import check_precision
 from dpcompress.models import load_model
 from dpcompress.onnxio.write import ACTIVATIONS
-from dpcompress.runner import Engine, Sampling, Target
+from dpcompress.runner import Engine, NetworkTiming, OpTiming, Target
 from dpcompress.ways.program import span_op
 from tests.latency.networks import small_residual
 from tests.latency.test_profile import chain, network
 
 TARGET = Target("torch", threads=1)
-QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
+QUICK = OpTiming(min_samples=5, max_samples=5, max_disturbed=0)
+QUICK_NETWORKS = NetworkTiming(
+    sample_ms=0.3, min_rounds=5, max_rounds=5, max_disturbed=0, min_seconds=0
+)
 
 
 def same_as_onnx_runtime(data: bytes, engine: Engine, tolerance: float = 1e-4) -> None:
@@ -148,11 +151,11 @@ def test_threads_come_back(engine: Engine) -> None:
 def test_profile_and_bench_take_it() -> None:
     blueprint = chain(2, 8)
     original = network(blueprint, 1)
-    made = profile(blueprint, original=original, target=TARGET, sampling=QUICK)
+    made = profile(blueprint, original=original, target=TARGET, timing=QUICK)
     spans = set(zip(made.frame["start"], made.frame["stop"], strict=True))
     assert made.header["engine"] == "torch" and spans == {*candidates(blueprint)}
     assert made.header["engine_version"] == torch.__version__
-    times = bench({"it": original}, TARGET, sampling=QUICK)
+    times = bench({"it": original}, TARGET, timing=QUICK_NETWORKS)
     assert times["it"].median_ms > 0
 
 

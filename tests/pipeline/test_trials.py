@@ -13,10 +13,10 @@ from dpcompress.graph import trace
 from dpcompress.latency import Store, profile
 from dpcompress.pipeline.trials import Trials
 from dpcompress.pipeline.whole_networks import merged_onnx
-from dpcompress.runner import NETWORKS, Sampling, Target
+from dpcompress.runner import NETWORKS, OpTiming, Target
 from dpcompress.tables import LatencyTable
 
-QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
+QUICK = OpTiming(min_samples=5, max_samples=5, max_disturbed=0)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def made() -> tuple[nn.Module, Blueprint, bytes, LatencyTable]:
     blueprint = trace(network, (16, 32, 32))
     original = merged_onnx(network, keep_everything(blueprint), 4)
     table = profile(
-        blueprint, original=original, target=Target(threads=1, batch=4), sampling=QUICK
+        blueprint, original=original, target=Target(threads=1, batch=4), timing=QUICK
     )
     return network, blueprint, original, table
 
@@ -44,7 +44,7 @@ def test_times_are_ratios_in_the_frame_of_the_table(made, tmp_path: Path) -> Non
     same, merge = keep_everything(blueprint), merged(blueprint)
     half = LatencyTable(table.frame, {**table.header, "e2e_ms": "100"})
     with Store(tmp_path / "kept.sqlite") as store:
-        trials = Trials(network, original, half, store, sampling=NETWORKS)
+        trials = Trials(network, original, half, store, timing=NETWORKS)
         assert trials.original_now_ms is None and trials.original_then_ms == 100
         same_ms, merged_ms = trials(same), trials(merge)
         assert trials.original_now_ms is not None and trials.original_now_ms < 100

@@ -15,10 +15,13 @@ from dpcompress.pipeline.whole_networks import (
     merged_onnx,
     write_check,
 )
-from dpcompress.runner import Measurement, Sampling, Target
+from dpcompress.runner import Measurement, NetworkTiming, OpTiming, Target
 from dpcompress.tables import LatencyTable
 
-QUICK = Sampling(window_ms=0.3, min_rounds=5, max_rounds=5, max_repeats=0)
+QUICK = OpTiming(min_samples=5, max_samples=5, max_disturbed=0)
+QUICK_NETWORKS = NetworkTiming(
+    sample_ms=0.3, min_rounds=5, max_rounds=5, max_disturbed=0, min_seconds=0
+)
 
 
 @pytest.mark.slow
@@ -29,9 +32,9 @@ def test_builds_measures_and_reports_whole_networks(tmp_path: Path) -> None:
     blueprint = trace(network, (3, 16, 16))
     original = merged_onnx(network, keep_everything(blueprint), 2)
     table = profile(
-        blueprint, original=original, target=Target(threads=1, batch=2), sampling=QUICK
+        blueprint, original=original, target=Target(threads=1, batch=2), timing=QUICK
     )
-    same, found = check_table(network, blueprint, table, 2, sampling=QUICK)
+    same, found = check_table(network, blueprint, table, 2, timing=QUICK_NETWORKS)
     # There are two plans: one convolution, or both.
     assert {network.boundaries for network in found.networks} == {(0, 2), (0, 1, 2)}
     assert all(network.measured_ms > 0 for network in found.networks)

@@ -1,35 +1,29 @@
-"""The sampling in worlds whose clock is ours, so that the right answer is known."""
+"""Ops timed in worlds whose clock is ours, so that the right answer is known."""
 
 import random
 import time as clock
 import weakref
 from collections.abc import Mapping
-from dataclasses import replace
+from importlib import import_module
 from statistics import median
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from dpcompress.errors import BadInput
 from dpcompress.runner import (
-    NETWORKS,
     OPS,
     Measurement,
-    Sampling,
+    OpTiming,
     Session,
     Subject,
-    compare,
     measure,
-    ratio,
+    subject_timer,
 )
-from dpcompress.runner import sampling as sampling_module
-from dpcompress.runner import series as series_module
-from dpcompress.runner.series import FEWEST
+from dpcompress.runner.subject_timer import LEAST_SAMPLES
 from tests.runner.world import Notes, Timed, World
 
-ROUNDS = replace(NETWORKS, min_seconds=0)
-"""Seconds of ours are none of a `World`."""
+MEASURE = import_module("dpcompress.runner.measure")
 
 
 def test_exact_in_a_calm_world() -> None:
@@ -46,8 +40,8 @@ def test_exact_in_a_calm_world() -> None:
     assert list(found) == [f"op{i}" for i in range(40)]
     for i, time in enumerate(found.values()):
         assert time.median_ms == pytest.approx(0.1 * (i + 1), rel=0.011)
-        assert time.samples >= FEWEST
-    assert found["op0"].samples >= OPS.min_rounds
+        assert time.samples >= LEAST_SAMPLES
+    assert found["op0"].samples >= OPS.min_samples
     assert notes.times == found
     assert steps == [(i, 40) for i in range(1, 41)]
 
@@ -66,19 +60,19 @@ def test_slow_stretches_are_told_by_the_anchor() -> None:
     assert sum(time.disturbed for time in found.values()) > 0
 
 
-def test_noise_costs_rounds_up_to_the_ceiling() -> None:
+def test_noise_costs_samples_up_to_the_limit() -> None:
     rng = random.Random(0)
     world = World(lambda now: rng.lognormvariate(0, 0.3))
-    sampling = Sampling(anchor_tolerance=float("inf"), min_rounds=9, max_rounds=30)
-    (time,) = measure([world.subject("op", 1.0)], sampling, Notes()).values()
+    timing = OpTiming(anchor_tolerance=float("inf"), min_samples=9, max_samples=30)
+    (time,) = measure([world.subject("op", 1.0)], timing, Notes()).values()
     assert time.samples == 30
     assert time.spread_ms > 0.05
     assert time.error_ms > 0.01
 
 
-def test_what_slows_everything_is_taken_off() -> None:
+def test_what_slows_everything_is_divided_out() -> None:
     """The machine swings between two speeds, 1.5 apart, for longer than a round takes:
-    medians of the raw windows would be as far apart as that."""
+    medians of the raw samples would be as far apart as that."""
     world = World(lambda now: 1.5 if now % 0.4 < 0.2 else 1.0)
     names = [f"op{i}" for i in range(20)]
     subjects = [world.subject(n, 0.2 + 0.01 * i) for i, n in enumerate(names)]
@@ -92,7 +86,7 @@ def test_what_slows_everything_is_taken_off() -> None:
 def test_slow_subjects_are_timed_less_often_over_the_same_rounds(slow_ms: float) -> None:
     rng = random.Random(0)
     world = World(lambda now: rng.lognormvariate(0, 0.3))
-    sampling = Sampling(anchor_tolerance=float("inf"), max_seconds=0.4)
+    timing = OpTiming(anchor_tolerance=float("inf"), max_seconds=0.4)
     order: list[str] = []
 
     class Ordered(Notes):
@@ -101,14 +95,14 @@ def test_slow_subjects_are_timed_less_often_over_the_same_rounds(slow_ms: float)
 
     times = {"slow": slow_ms, "quick": 0.5}
     subjects = [world.subject(name, ms) for name, ms in times.items()]
-    found = measure(subjects, sampling, Ordered())
+    found = measure(subjects, timing, Ordered())
     assert found["quick"].samples > 300
     assert 20 <= found["slow"].samples <= 33
     turns = [i for i, name in enumerate(order) if name == "slow"]
     assert turns[0] < len(order) / 4 and turns[-1] > len(order) / 2
 
 
-def test_a_later_call_goes_on_with_the_windows_of_an_earlier_one() -> None:
+def test_a_later_call_goes_on_with_the_samples_of_an_earlier_one() -> None:
     class Killed(Exception):
         pass
 
@@ -128,10 +122,10 @@ def test_a_later_call_goes_on_with_the_windows_of_an_earlier_one() -> None:
     found = measure(subjects, OPS, second)
     after = {key: len(samples) for key, samples in second.kept.items()}
     for i, (key, time) in enumerate(found.items()):
-        assert time.samples == after[key] >= OPS.min_rounds
+        assert time.samples == after[key] >= OPS.min_samples
         assert time.median_ms == pytest.approx(0.01 * (i + 1))
     # This process may lose its core meanwhile, and then all go on a little longer.
-    assert min(after[key] - before[key] for key in after) < OPS.min_rounds
+    assert min(after[key] - before[key] for key in after) < OPS.min_samples
 
 
 def test_groups_bound_the_memory() -> None:
@@ -147,14 +141,22 @@ def test_groups_bound_the_memory() -> None:
             def finish(self, key: str, time: Measurement) -> None:
                 counts.append(len(world.loaded))
 
-        measure(subjects, Sampling(**limits), Counting())
+        measure(subjects, OpTiming(**limits), Counting())
         return counts
 
-    assert loaded() == [18] * 6
-    assert loaded(group_bytes=500) == [12] * 6  # two sessions of each fit
-    # One of each does not fit. Groups after the first load those before as references.
-    assert loaded(group_bytes=100) == [2, 2, 6, 6, 12, 12]
-    assert loaded(group_size=7) == [6, 6, 14, 14, 24, 24]
+    def in_groups(of: int, sessions: int) -> list[int]:
+        """The same for groups `of` so many subjects. Every group but the first loads
+        those before it once more, as references."""
+        counts: list[int] = []
+        for before in range(0, 6, of):
+            total = (counts[-1] if counts else 0) + before + of * sessions
+            counts += [total] * of
+        return counts
+
+    assert loaded() == in_groups(of=6, sessions=3)
+    assert loaded(group_bytes=500) == in_groups(of=6, sessions=500 // (6 * 40))
+    assert loaded(group_bytes=100) == in_groups(of=100 // 40, sessions=1)
+    assert loaded(group_sessions=7) == in_groups(of=7 // 3, sessions=3)
 
 
 def test_a_group_ends_when_memory_does_and_leaves_none_behind(
@@ -175,13 +177,15 @@ def test_a_group_ends_when_memory_does_and_leaves_none_behind(
 
         return Subject(name, load)
 
-    monkeypatch.setattr(sampling_module, "available_bytes", lambda: 100 - len(alive))
+    monkeypatch.setattr(MEASURE, "available_bytes", lambda: 100 - len(alive))
     found = measure([subject(f"op{i}") for i in range(60)], OPS, Notes())
     assert len(found) == 60
-    assert 75 <= most <= 78  # three sessions of the last one
+    # A group is full when less than a quarter of the 100 is left; the last subject may
+    # begin its three sessions when 75 are alive.
+    assert 75 <= most <= 75 + 3
 
 
-def test_what_is_timed_later_is_given_at_the_level_of_before() -> None:
+def test_what_is_timed_later_is_given_at_the_speed_of_before() -> None:
     """The machine is 1.3 times slower in the second half of it all, for good."""
     rng = random.Random(0)
     world = World(lambda now: (1.3 if slow else 1.0) * rng.lognormvariate(0, 0.05))
@@ -210,13 +214,13 @@ def test_rows_are_of_the_machine_when_it_is_fast() -> None:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
-def test_what_slows_one_kind_is_taken_off_of_that(
+def test_what_slows_one_kind_is_divided_out_of_that(
     share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory is slow for a fifth or for most of the time."""
     world = World(of_kind=lambda now: 1.4 if now % 2 < 2 * share else 1.0)
     ticks = SimpleNamespace(perf_counter=lambda: world.now)
-    monkeypatch.setattr(series_module, "time", ticks)
+    monkeypatch.setattr(subject_timer, "time", ticks)
     rows = {f"op{i}": (0.2 + 0.01 * i, "depthwise" if i < 8 else "") for i in range(30)}
     subjects = [world.subject(n, ms, kind=kind) for n, (ms, kind) in rows.items()]
     found = measure(subjects, OPS, Notes())
@@ -240,17 +244,6 @@ def test_rejected_subjects_are_left_out_or_raised() -> None:
         measure(subjects, OPS, Strict())
 
 
-def test_ratio_cancels_the_drift_that_both_share() -> None:
-    world = World(lambda now: 1 + 0.5 * np.sin(now))
-    times = compare([world.subject("a", 30.0), world.subject("b", 20.0)], ROUNDS)
-    faster = ratio(times["a"], times["b"])
-    assert times["a"].spread_ms / times["a"].median_ms > 0.2
-    assert faster.median == pytest.approx(1.5, rel=0.02)
-    assert faster.low <= faster.median <= faster.high
-    assert faster.spread < 0.05
-    assert len(times["a"].windows_ms) == len(times["b"].windows_ms)
-
-
 def test_a_median_is_the_average_of_sessions_that_differ() -> None:
     world, speeds = World(), iter([10.0, 14.0, 12.0])
     found = measure([Subject("a", lambda: Timed(world, next(speeds)))], OPS, Notes())["a"]
@@ -269,39 +262,5 @@ def test_what_is_slow_to_build_is_built_once() -> None:
         clock.sleep(0.03)
         return subject.load()
 
-    measure([Subject("a", slowly)], Sampling(max_seconds=0.02), Notes())
+    measure([Subject("a", slowly)], OpTiming(max_seconds=0.02), Notes())
     assert world.loaded == ["a"]
-
-
-def test_sessions_take_turns_because_each_has_a_speed_of_its_own() -> None:
-    world, speeds = World(), iter([10.0, 14.0, 11.0, 20.0, 20.0, 20.0])
-    subjects = [Subject(name, lambda: Timed(world, next(speeds))) for name in ("a", "b")]
-    times = compare(subjects, ROUNDS)
-    assert sorted({*times["a"].windows_ms}) == pytest.approx([10, 11, 14])
-    assert times["a"].median_ms == pytest.approx(11)
-    assert times["b"].spread_ms == pytest.approx(0)
-
-
-def test_progress_of_a_comparison_that_is_held_to_its_seconds() -> None:
-    told: list[tuple[int, int]] = []
-    sampling = replace(NETWORKS, min_seconds=0.2, max_rounds=5, min_rounds=5)
-    compare(
-        [World().subject("a", 1.0)],
-        sampling,
-        progress=lambda done, total, note: told.append((done, total)),
-    )
-    assert [done for done, _ in told] == list(range(1, len(told) + 1))
-    assert len(told) > 5 and all(done <= total for done, total in told)
-    done, total = told[len(told) // 2]
-    assert done < 0.9 * total
-
-
-def test_what_slows_a_whole_round_is_taken_off() -> None:
-    rng = random.Random(1)
-    world = World(lambda now: 1.0 + 0.6 * (int(now / 0.3) % 2) + rng.uniform(0, 0.01))
-    subjects = [world.subject(f"net{i}", 5.0 + i) for i in range(8)]
-    times = compare(subjects, ROUNDS)
-    rates = [time.median_ms / (5.0 + i) for i, time in enumerate(times.values())]
-    assert max(rates) / min(rates) < 1.02
-    few = compare(subjects[:2], ROUNDS)
-    assert few["net0"].spread_ms > 10 * times["net0"].spread_ms

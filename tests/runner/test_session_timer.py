@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from dpcompress.runner import Session
-from dpcompress.runner.clock import Clock, CoreWait
+from dpcompress.runner.core_wait import CoreWait
 from dpcompress.runner.priority import real_time
+from dpcompress.runner.session_timer import SessionTimer
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists("/proc/self/schedstat"), reason="the kernel does not count waits"
@@ -48,16 +49,16 @@ class Sharing(Spinning):
         return 0.04 * n  # so that what it really waited is little
 
 
-def test_a_thread_that_did_not_begin_waited_for_the_whole_window() -> None:
+def test_a_thread_that_did_not_begin_waited_for_the_whole_sample() -> None:
     session = Sharing()
-    clock = Clock(session, 0.0, CoreWait(), cold=True)
-    waited = sorted(clock.window().waited for _ in range(20))
+    timer = SessionTimer(session, 0.0, CoreWait(), cold=True)
+    waited = sorted(timer.sample().waited for _ in range(20))
     assert waited[10] < 1
     session.starved = True
     # What the worker still had to tidy up may come late.
-    assert [clock.window().waited for _ in range(8)][5:] == [1, 1, 1]
+    assert [timer.sample().waited for _ in range(8)][5:] == [1, 1, 1]
     session.starved = False
-    assert min(clock.window().waited for _ in range(5)) < 1
+    assert min(timer.sample().waited for _ in range(5)) < 1
     session.worker.shutdown()
 
 
@@ -80,20 +81,20 @@ def one_core_with_another_process() -> Iterator[None]:
 
 
 def test_sees_another_process_on_our_core() -> None:
-    clock = Clock(Spinning(), 0.0, CoreWait(), cold=True)
+    timer = SessionTimer(Spinning(), 0.0, CoreWait(), cold=True)
     with one_core_with_another_process():
-        assert max(clock.window().waited for _ in range(3)) > 0.1
+        assert max(timer.sample().waited for _ in range(3)) > 0.1
 
 
 def test_goes_ahead_of_another_process_on_our_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("DPCOMPRESS_REAL_TIME")
-    clock = Clock(Spinning(), 0.0, CoreWait(), cold=True)
+    timer = SessionTimer(Spinning(), 0.0, CoreWait(), cold=True)
     with one_core_with_another_process(), real_time():
         if os.sched_getscheduler(0) != os.SCHED_RR:
             pytest.skip("the system grants no real-time class")
-        assert median(clock.window().waited for _ in range(5)) < 0.1
+        assert median(timer.sample().waited for _ in range(5)) < 0.1
 
 
 def test_all_threads_are_moved_and_moved_back(monkeypatch: pytest.MonkeyPatch) -> None:
