@@ -92,9 +92,10 @@ def test_a_span_that_is_run_in_another_way() -> None:
     The layers 1 and 2 take 1 ms in the other way, 4 ms one by one and 1.5 ms merged.
     """
     latency, importance = tables(*THREE)
-    times = [*latency.frame.assign(way="merge").to_dict("records")]
-    times += [{"start": 0, "stop": 2, "way": "drop", "latency_ms": 1.0, "spread_ms": 0.1}]
-    scores = [*importance.frame.assign(way="merge").to_dict("records")]
+    columns = ["start", "stop", "latency_ms"]
+    times = latency.frame[columns].assign(way="merge").to_dict("records")
+    times += [{"start": 0, "stop": 2, "way": "drop", "latency_ms": 1.0}]
+    scores = importance.frame.assign(way="merge").to_dict("records")
     flags = {"act_start": 1, "act_stop": 1}
     scores += [{"start": 0, "stop": 2, "way": "drop", **flags, "importance": -0.75}]
     both = LatencyTable(pd.DataFrame(times)), ImportanceTable(pd.DataFrame(scores))
