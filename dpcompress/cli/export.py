@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,7 +153,7 @@ def export(
     written = (output, output.with_suffix(".bin")) if to == "openvino" else (output,)
     size = sum(path.stat().st_size for path in written)
     if json:
-        emit({"output": str(output), "bytes": size, "check": asdict(check), **found})
+        emit({"output": str(output), "bytes": size, "check": check.model_dump(), **found})
         return
     print(
         f"{output}: {size / 1e6:.1f} MB, differs from torch by at most "

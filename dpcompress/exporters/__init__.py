@@ -1,4 +1,4 @@
-"""Networks as files that inference engines read, and the check that they are equal."""
+"""Export of networks to files for inference engines, and the check against torch."""
 
 from dpcompress.exporters.check import ExportCheck
 from dpcompress.exporters.export import check_onnx, export

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dpcompress.blueprint.data import Frozen
 from dpcompress.errors import UsageError, VerificationFailed
 from dpcompress.runner import Session
 
+# How far an engine of a precision may be from torch, as a share of the largest output.
+# tf32 and fp16 keep 11 bits of a number's 24, and errors add up over the layers.
 TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 3e-2}
-"""Of the largest output: how far an engine of this precision may be from torch. tf32 and
-fp16 keep 11 bits of a number's 24, and errors add up over the layers."""
+
+_BATCH = 64  # 1,000 images at once would need tens of gigabytes
+
+Array = NDArray[np.float64]
 
 
-_AT_A_TIME = 64
-"""Images: a large network's activations for a thousand are tens of gigabytes."""
+class ExportCheck(Frozen):
+    """The comparison of an exported file with its module.
 
-
-@dataclass(frozen=True)
-class ExportCheck:
-    """How far an exported file is from its module, over `images` images.
-
-    `tolerance` is absolute. `clear` images have their two best
-    outputs further apart than it; on `same_top1` of them both name the same class.
+    images: how many were compared.
+    max_error: largest |Δ| of an output.
+    max_output: largest |output| of the module.
+    tolerance: largest |Δ| that is allowed.
+    clear: images whose two best outputs are further apart than the tolerance.
+    same_top1: clear images for which both name the same class.
     """
 
     images: int
@@ -44,12 +48,14 @@ def check_session(
     images: Tensor,
     precision: str = "fp32",
 ) -> ExportCheck:
-    """Compare what a session makes of real images with what its module does.
+    """Compare the outputs of a session with those of its module on real images.
 
     Args:
-        session: of one input `input` and one output `output`.
-        batch: images that it takes at a time.
-        images: [N, C, H, W], prepared as for training.
+        session: has one input, `input`, and one output, `output`.
+        batch: images that the session takes at a time.
+        module: the network that was exported; its training mode is left as it was.
+        images: (N, C, H, W), prepared as for training.
+        precision: the engine's.
 
     Raises:
         VerificationFailed: the outputs differ by more than `TOLERANCE` of the largest,
@@ -58,18 +64,9 @@ def check_session(
     """
     if len(images) == 0:
         raise UsageError("There are no images to check the export on.", "Give some.")
-    found = _outputs(session, images, batch)
-    training = [part for part in module.modules() if part.training]
-    try:
-        with torch.no_grad():
-            parts = images.split(_AT_A_TIME)
-            outputs = [module.eval()(part).double().cpu().numpy() for part in parts]
-            wanted = np.concatenate(outputs)
-    finally:
-        for part in training:
-            part.training = True
+    found, wanted = _session_outputs(session, images, batch), _outputs(module, images)
     check = _compare(found, wanted, TOLERANCE[precision])
-    if not check.max_error <= check.tolerance:  # not <=: NaN fails too
+    if math.isnan(check.max_error) or check.max_error > check.tolerance:
         raise VerificationFailed(
             f"The exported network differs from torch by {check.max_error:.2g}; "
             f"{check.tolerance:.2g} is allowed.",
@@ -84,7 +81,21 @@ def check_session(
     return check
 
 
-def _outputs(session: Session, images: Tensor, batch: int) -> np.ndarray[Any, Any]:
+def _outputs(module: nn.Module, images: Tensor) -> Array:
+    """Run the module on images, in eval mode."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        with torch.no_grad():
+            parts = images.split(_BATCH)
+            return np.concatenate([module(part).double().cpu().numpy() for part in parts])
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _session_outputs(session: Session, images: Tensor, batch: int) -> Array:
+    """Run a session on images; the last batch is filled with its last image."""
     results = []
     for start in range(0, len(images), batch):
         part = images[start : start + batch].numpy()
@@ -94,9 +105,8 @@ def _outputs(session: Session, images: Tensor, batch: int) -> np.ndarray[Any, An
     return np.concatenate(results).astype(np.float64)
 
 
-def _compare(
-    found: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any], allowed: float
-) -> ExportCheck:
+def _compare(found: Array, wanted: Array, allowed: float) -> ExportCheck:
+    """Compare outputs, (N, …); `allowed` is the error as a share of the largest."""
     largest = float(np.abs(wanted).max())
     tolerance = allowed * largest
     error = float(np.abs(found - wanted).max())

@@ -1,4 +1,4 @@
-"""ONNX: export of a torch module, and the comparison of the file with the module."""
+"""Export of a torch module to ONNX, and the comparison of the file with the module."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dpcompress.runner import Target
 
 
 def export(module: nn.Module, input_shape: tuple[int, int, int], batch: int = 1) -> bytes:
-    """`module` in eval mode as an ONNX model of one input and one output.
+    """Export `module` in eval mode as an ONNX model of one input and one output.
 
-    It is of opset 17, or of 18 where an operator is a newer one. The batch size is fixed,
-    and batch norms are folded into their convolutions. The same module gives the same
-    bytes: nothing of the machine is left in the file. The module itself is not changed.
+    The model has opset 17, or 18 where an operator is a newer one. Its batch size is
+    fixed, and batch norms are folded into their convolutions. The same module gives the
+    same bytes: nothing of the machine is left in the file. The module is not changed.
 
     Args:
         input_shape: (C, H, W) of one image.
@@ -72,7 +72,7 @@ def check_onnx(
     """Compare an exported model, run by an engine, with its module on real images.
 
     Args:
-        images: [N, C, H, W], prepared as for training.
+        images: (N, C, H, W), prepared as for training.
 
     Raises:
         VerificationFailed: the file is not valid ONNX, the outputs differ by more than

@@ -1,4 +1,4 @@
-"""OpenVINO IR: two files, the graph (.xml) and beside it its weights (.bin)."""
+"""Export to OpenVINO IR: the graph (.xml) and, beside it, its weights (.bin)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def export_openvino(
         onnx: what `export` made of `module` at this batch size.
         path: ends with .xml.
         engine: as `Target.open` starts it.
-        images: to compare on, [N, C, H, W].
+        images: to compare on, (N, C, H, W).
 
     Raises:
         VerificationFailed: the files, read back, do not give torch's outputs.
@@ -38,7 +38,7 @@ def export_openvino(
     path = Path(path)
     if path.suffix != ".xml":
         raise UsageError(
-            f"{path} is no name of an OpenVINO file.", "Let it end with .xml."
+            f"{path} is not the name of an OpenVINO file.", "Let it end with .xml."
         )
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "model.xml"

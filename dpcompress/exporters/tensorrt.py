@@ -1,10 +1,9 @@
-"""A TensorRT engine file, and beside it what it was made for and how well it does."""
+"""Export to a TensorRT engine file, with a description of it in a file beside it."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dpcompress.version import __version__
 
 
 def sidecar(path: str | os.PathLike[str]) -> Path:
-    """Where the description of an engine file is."""
+    """Return the path of the description of an engine file."""
     return Path(f"{os.fspath(path)}.json")
 
 
@@ -40,7 +39,7 @@ def export_tensorrt(
     Args:
         onnx: what `export` made of `module` at this batch size, in fp32.
         engine: as `Target.open` starts it, with its precision and options.
-        images: to compare on, [N, C, H, W].
+        images: to compare on, (N, C, H, W).
 
     Returns:
         The comparison, and the times of `TrtSession.breakdown`.
@@ -65,7 +64,7 @@ def export_tensorrt(
         "inputs": session.inputs,
         "outputs": session.outputs,
         "layers": session.layers,
-        "check": asdict(check),
+        "check": check.model_dump(),
         "latency": times,
     }
     sidecar(path).unlink(missing_ok=True)  # never beside an engine that it is not about
