@@ -57,7 +57,7 @@ class _PadTinyMaps(TorchFunctionMode):
 
     The values are the same. oneDNN has no fast weight gradient of a depthwise convolution
     that finds such a map and pads it itself: 10 to 70 times slower, four tenths of a
-    whole step of MobileNetV2 at 32×32 (experiments/training/small_maps.py).
+    whole step of MobileNetV2 at 32×32 (experiments/training).
     """
 
     def __torch_function__(

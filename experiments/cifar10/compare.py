@@ -1,6 +1,6 @@
 """Accuracy against measured speed of several ways to make a network faster.
 
-    python -m experiments.cifar10.compare experiments/cifar10/cpu.json \\
+    python -m experiments cifar10.compare experiments/cifar10/cpu.json \\
         --data cifar10:FOLDER --weights mobilenet_v2_cifar10.safetensors -o RUN
 
 Every choice and every training is a job of its own, kept in a file of its own under RUN

@@ -1,6 +1,6 @@
 """Draws RUN/results.csv: accuracy against measured speed-up, one line per method.
 
-    python -m experiments.cifar10.plot RUN/results.csv comparison.png
+    python -m experiments cifar10.plot RUN/results.csv comparison.png
 
 Bars are standard errors over the seeds; there are none with one seed.
 """

@@ -1,6 +1,6 @@
 """The built-in example with several seeds: does the compressed network keep up?
 
-    python -m experiments.digits.digits experiments/digits/digits.csv --runs FOLDER
+    python -m experiments digits.digits experiments/digits/digits.csv --runs FOLDER
 
 Every seed trains its own original, measures its own table and makes its own plan. Killed
 and called again with the same FOLDER, it goes on.

@@ -1,6 +1,6 @@
 """Expand-then-shrink against plain training for the same number of steps.
 
-    python -m experiments.expand.expand experiments/expand/expand.csv --work FOLDER
+    python -m experiments expand.expand experiments/expand/expand.csv --work FOLDER
 
 A small ResNet on scikit-learn's digits, from the same random weights either way. Each
 training is a file under FOLDER; killed and called again, it goes on.

@@ -1,7 +1,7 @@
 """From loose to tight budgets: does the closed loop meet each, how closely, after how
 many networks? MobileNetV2-1.0 at 224×224, ONNX Runtime, batch 1.
 
-    python experiments/latency/closed_loop.py
+    python -m experiments latency.closed_loop
 
 Importances are synthetic: removing an activation costs an exponentially distributed
 amount (seed 0), a span costs the sum of what it removes. Planned networks are measured
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import platform
 
-import mobilenet
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -27,6 +26,7 @@ from dpcompress.pipeline.whole_networks import calibrate, merged_onnx
 from dpcompress.runner import Target, ratio
 from dpcompress.solver import solve
 from dpcompress.tables import ImportanceTable, LatencyTable
+from experiments.latency import mobilenet
 
 TIGHTNESS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """From 0, the original's time, to 1, the least that any plan is predicted to take."""

@@ -2,9 +2,9 @@
 evenly spread from the fastest to the original; 5 of them correct each table, the other 40
 were used for nothing but this check.
 
-    python experiments/latency/fidelity.py table   # measures: leave the machine alone
-    python experiments/latency/fidelity.py build   # takes its time
-    python experiments/latency/fidelity.py check   # measures
+    python -m experiments latency.fidelity table   # measures: leave the machine alone
+    python -m experiments latency.fidelity build   # takes its time
+    python -m experiments latency.fidelity check   # measures
 
 The networks are drawn with the first table and are the same for all engines and batch
 sizes. Tables and networks stay in --work, so that each step goes on where it was cut off.
@@ -14,14 +14,13 @@ Writes fidelity.json, and for each engine and batch the check and its picture.
 import json
 from pathlib import Path
 
-import mobilenet
-
 from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.files import write_bytes, write_text
 from dpcompress.latency import bench, profile
 from dpcompress.runner import Target
 from dpcompress.solver import spread_plans
 from dpcompress.tables import LatencyTable
+from experiments.latency import mobilenet
 
 FITTED = 5
 

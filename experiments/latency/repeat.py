@@ -1,11 +1,11 @@
 """Tables made one after another: do they agree, and what do they cost? On a calm machine,
 and while another process loads one core for a third of the time.
 
-    python experiments/latency/repeat.py make first
-    python experiments/latency/repeat.py make second
-    python experiments/latency/repeat.py make third --loaded
-    python experiments/latency/repeat.py make fourth --loaded
-    python experiments/latency/repeat.py compare
+    python -m experiments latency.repeat make first
+    python -m experiments latency.repeat make second
+    python -m experiments latency.repeat make third --loaded
+    python -m experiments latency.repeat make fourth --loaded
+    python -m experiments latency.repeat compare
 
 Each table has a store of its own. Writes repeat.json: relative differences of rows
 between neighbours; seconds per table, of its runs alone, and of the published protocol's
@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
-import mobilenet
 import numpy as np
 
 from dpcompress.latency import Store, profile
 from dpcompress.runner import Target
 from dpcompress.tables import LatencyTable
+from experiments.latency import mobilenet
 
 PUBLISHED_RUNS = 3000
 LOAD = """

@@ -1,6 +1,6 @@
 """Times the solver and compares it with a floored time grid.
 
-python -m experiments.solver.benchmark TABLE.csv OUT: TABLE.csv is the published
+python -m experiments solver.benchmark TABLE.csv OUT: TABLE.csv is the published
 MobileNetV2-1.0 latency table; writes results.json, floored_grid.csv, growth.csv and
 growth.png into OUT.
 """

@@ -1,11 +1,11 @@
 """The table, the check of its predictions and compressed networks on TensorRT: the steps
 that need torch but no GPU. The steps between them need a GPU but no torch.
 
-    python -m experiments.tensorrt.measure ops FOLDER --precision fp16
+    python -m experiments tensorrt.measure ops FOLDER --precision fp16
     (on the GPU) python FOLDER/runner.pyz FOLDER/ops.zip -o FOLDER/ops.jsonl ...
-    python -m experiments.tensorrt.measure networks FOLDER
+    python -m experiments tensorrt.measure networks FOLDER
     (on the GPU) python FOLDER/runner.pyz FOLDER/networks.zip -o FOLDER/networks.jsonl ...
-    python -m experiments.tensorrt.measure report FOLDER
+    python -m experiments tensorrt.measure report FOLDER
 
 run.sh does all of it. A killed step is taken up again where it was.
 """

@@ -10,7 +10,7 @@ shift $(($# < 3 ? $# : 3))
 python=${PYTHON:-python3} gpu=${GPU_PYTHON:-${PYTHON:-python3}}
 export DPCOMPRESS_TIMING_CACHE=${DPCOMPRESS_TIMING_CACHE:-$folder/timing}
 mkdir -p "$folder"
-measure() { "$python" -m experiments.tensorrt.measure "$@"; }
+measure() { "$python" -m experiments tensorrt.measure "$@"; }
 run() {
   "$gpu" "$folder/runner.pyz" "$folder/$1.zip" -o "$folder/$1.jsonl" \
     --engine "$engine" --precision "$precision"

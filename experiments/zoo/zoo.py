@@ -1,6 +1,6 @@
 """Random plans on known networks: linearized against merged, float64 and float32.
 
-    python -m experiments.zoo.zoo experiments/zoo/zoo.csv
+    python -m experiments zoo.zoo experiments/zoo/zoo.csv
 
 Weights are random; the norms of each linearized network get random affine parameters and
 statistics near their own (`randomise`). One line per network and input size; lines that
