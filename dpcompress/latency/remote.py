@@ -8,8 +8,7 @@ import shutil
 import tempfile
 import zipapp
 import zipfile
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,9 @@ from dpcompress import runner
 from dpcompress.blueprint import Blueprint
 from dpcompress.errors import BadInput
 from dpcompress.files import replacing
-from dpcompress.latency.profile import build_table
-from dpcompress.latency.workload import (
-    Job,
-    anchor,
-    jobs,
-    method,
-    network_name,
-    span_ops,
-)
+from dpcompress.latency.build_table import build_table
+from dpcompress.latency.frames import method
+from dpcompress.latency.workload import TimedGraph, Workload, anchor, network_graph
 from dpcompress.onnxio.precision import in_precision
 from dpcompress.progress import Progress, silent
 from dpcompress.runner import Engine, Target
@@ -46,26 +39,25 @@ def write_bundle(
 ) -> int:
     """Write all that `profile` would time into one zip; returns the number of graphs.
 
-    Same arguments, same bytes. Arguments as of `profile`; the engine of `target` need not
-    be installed here, its device and threads are chosen where the bundle is measured.
+    The same arguments give the same bytes.
+
+    Args:
+        original: as in `profile`.
+        target: its engine need not be installed here; device and threads are chosen
+            where the bundle is measured.
     """
-    most = target.most_copies
-    work = jobs(
-        span_ops(blueprint),
-        original,
-        target.batch,
-        most_copies=most,
-        precision=target.precision,
-    )
+    work = Workload(blueprint, target.batch, target.most_copies)
+    network = network_graph(original)
     about = {
-        "method": method(most),
-        "most_copies": most,
-        "batch": target.batch,
+        "method": method(work.most_copies),
+        "most_copies": work.most_copies,
+        "batch": work.batch,
         "blueprint": blueprint.digest,
         "limits": blueprint.limits.model_dump(),
-        "original": network_name(original),
+        "original": network.subject,
     }
-    return _write(path, about, work, target.precision, progress)
+    graphs = (network, *work.graphs)
+    return _write(path, about, graphs, target.precision, progress)
 
 
 def write_networks(
@@ -75,39 +67,32 @@ def write_networks(
     target: Target,
     progress: Progress = silent,
 ) -> int:
-    """Write whole networks (name → ONNX) into a zip, to be timed side by side elsewhere;
-    `read_results` has their times by name."""
-    work = {
-        name: Job(partial(in_precision, onnx, target.precision))
-        for name, onnx in networks.items()
-    }
-    return _write(path, {"batch": target.batch}, work, target.precision, progress)
+    """Write whole networks (name → ONNX) into one zip, to be timed side by side
+    elsewhere; returns their number. `read_results` gives their times by name."""
+    graphs = [network_graph(onnx, name) for name, onnx in networks.items()]
+    return _write(path, {"batch": target.batch}, graphs, target.precision, progress)
 
 
 def _write(
     path: str | os.PathLike[str],
     about: dict[str, Any],
-    work: Mapping[str, Job],
+    graphs: Sequence[TimedGraph],
     precision: str,
     progress: Progress,
 ) -> int:
     about["graphs"] = "float16" if precision == "fp16" else "float32"
-    graphs = [
-        {
-            "subject": subject,
-            "file": f"graphs/{i:04}.onnx",
-            "bytes": job.bytes,
-            "kind": job.kind,
-        }
-        for i, (subject, job) in enumerate(work.items())
+    files = {f"graphs/{i:04}.onnx": graph for i, graph in enumerate(graphs)}
+    entries = [
+        {"subject": graph.subject, "file": file, "bytes": graph.bytes, "kind": graph.kind}
+        for file, graph in files.items()
     ]
-    manifest = {"format": FORMAT, "about": about, "anchor": _ANCHOR, "graphs": graphs}
+    manifest = {"format": FORMAT, "about": about, "anchor": _ANCHOR, "graphs": entries}
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as bundle:
         _add(bundle, MANIFEST, json.dumps(manifest, indent=1).encode())
-        _add(bundle, _ANCHOR, anchor(precision).graph())
-        for i, (graph, job) in enumerate(zip(graphs, work.values(), strict=True), 1):
-            _add(bundle, str(graph["file"]), job.graph())
-            progress(i, len(graphs), str(graph["subject"]))
+        _add(bundle, _ANCHOR, in_precision(anchor().make(), precision))
+        for done, (file, graph) in enumerate(files.items(), 1):
+            _add(bundle, file, in_precision(graph.make(), precision))
+            progress(done, len(graphs), graph.subject)
     return len(graphs)
 
 
@@ -119,7 +104,7 @@ def _add(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
 def table_from_results(
     blueprint: Blueprint, path: str | os.PathLike[str]
 ) -> LatencyTable:
-    """The table that `profile` would have made on the machine of the results.
+    """Build the table that `profile` would have made on the machine of the results.
 
     Raises:
         BadInput: the results are of another network, or not complete.
@@ -129,7 +114,8 @@ def table_from_results(
     try:
         made_for = {key: about[key] for key in ("blueprint", "limits", "method")}
         most = int(about.get("most_copies", Engine.most_copies))
-        engine, batch, original = about["engine"], int(about["batch"]), about["original"]
+        engine, batch = about["engine"], int(about["batch"])
+        original = str(about["original"])
         identity = {str(key): str(value) for key, value in engine.items()}
         identity.update(results.notes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -142,25 +128,15 @@ def table_from_results(
             f"{path} holds results of another network, input size, limits or version.",
             "Give the model, --input and limits that the bundle was made with.",
         )
-    ops = span_ops(blueprint)
-    named = jobs(ops, b"", batch, most_copies=most)
-    needed = {*named} - {network_name(b"")} | {str(original)}
+    work = Workload(blueprint, batch, most)
+    needed = {original, *(graph.subject for graph in work.graphs)}
     missing = needed - results.times.keys() - results.rejected.keys()
     if missing:
         raise BadInput(
             f"{path} lacks {len(missing)} of {len(needed)} graphs.",
             "Run the same command of the runner again: it goes on where it was.",
         )
-    return build_table(
-        blueprint,
-        ops,
-        results.times,
-        results.rejected,
-        str(original),
-        identity,
-        batch,
-        most_copies=most,
-    )
+    return build_table(work, original, results.times, results.rejected, identity)
 
 
 def pack_runner(path: str | os.PathLike[str]) -> None:

@@ -1,7 +1,7 @@
-"""Ops as ONNX bytes, in the operators that an exported network would hold.
+"""Programs as ONNX bytes, in the operators that an exported network would hold.
 
-Weights are random, seeded by the op's signature: times do not depend on them, and the
-same op always gives the same bytes.
+Weights are random, seeded by the program's signature: times do not depend on them, and
+the same program always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Graph:
         )
 
     def step(self, step: Step, inputs: Sequence[str]) -> str:
-        """One step of an op; `inputs` are its tensors."""
+        """Add one step of a program; `inputs` are its tensors."""
         source = inputs[0]
         if step.kind == "conv" and step.conv is not None:
             return self.conv(source, step.conv)
@@ -149,18 +149,19 @@ def pads(sides: Sides) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
-def plain_graph(op: Program, batch: int) -> bytes:
-    """The op alone: its sources are graph inputs, its output is the graph's."""
-    graph = Graph(op.signature, batch)
-    tensors = [graph.input(source.shape) for source in op.sources]
-    output = add_op(graph, op, tensors)
-    return graph.finish({output: op.shape})
+def plain_graph(program: Program, batch: int) -> bytes:
+    """Write a program alone: its sources are the graph's inputs, its output the graph's
+    output."""
+    graph = Graph(program.signature, batch)
+    tensors = [graph.input(source.shape) for source in program.sources]
+    output = add_program(graph, program, tensors)
+    return graph.finish({output: program.shape})
 
 
-def add_op(graph: Graph, op: Program, sources: Sequence[str]) -> str:
-    """Add the op's steps to `graph`; returns the name of its output."""
+def add_program(graph: Graph, program: Program, sources: Sequence[str]) -> str:
+    """Add the steps of a program to `graph`; returns the name of its output."""
     tensors = list(sources)
-    for step in op.steps:
+    for step in program.steps:
         tensors.append(graph.step(step, [tensors[i] for i in step.inputs]))
     return tensors[-1]
 

@@ -1,1 +1,2 @@
-"""What a span of layers may become, and what an engine then runs. No torch."""
+"""What a span of layers may become: one file per way, and the programs that an engine
+then runs. No torch."""

@@ -4,26 +4,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpcompress.blueprint import Span, candidates
-from dpcompress.latency.frames import (
-    READERS,
-    FrameCosts,
-    copies,
-    framed_graph,
-    frames_of,
-    label,
-)
-from dpcompress.latency.workload import span_ops
+from dpcompress.latency.frames import Frame, FramedProgram, copies
+from dpcompress.latency.workload import Workload
 from dpcompress.runner import Engine
+from dpcompress.tables import MERGE, Key
 from dpcompress.ways.program import Program, Source, Step
 from tests.latency.networks import mobilenet_v2, small_residual
 
 MOST = Engine.most_copies
-OPS = {op.signature: op for op in span_ops(small_residual(size=64)).values()}
-TENSORS = {s.label: s for op in OPS.values() for s in (*op.sources, Source(op.shape))}
-SETS = {label(s): s for op in OPS.values() for s, readers in frames_of(op)}
+PROGRAMS = {
+    framed.program.signature: framed.program
+    for framed in Workload(small_residual(size=64), 1, MOST).programs.values()
+}
+TENSORS = {s for p in PROGRAMS.values() for s in (*p.sources, Source(p.shape))}
 
-costs = st.fixed_dictionaries({name: st.floats(0.01, 2) for name in TENSORS})
-own_times = st.fixed_dictionaries({name: st.floats(0.001, 5) for name in OPS})
+costs = st.fixed_dictionaries({tensor: st.floats(0.01, 2) for tensor in TENSORS})
+own_times = st.fixed_dictionaries({name: st.floats(0.001, 5) for name in PROGRAMS})
 
 
 @given(
@@ -37,34 +33,31 @@ own_times = st.fixed_dictionaries({name: st.floats(0.001, 5) for name in OPS})
 def test_frames_come_off_exactly(
     made: dict, read: dict, call: float, own: dict, batch: int, most: int
 ) -> None:
-    """If a call, producers, consumers and copies of an op just add up, the op's own time
-    comes out, however many tensors it reads."""
+    """If a call, producers, consumers and copies of a program just add up, the program's
+    own time comes out, however many tensors it reads."""
 
-    def frame_ms(sources: tuple[Source, ...], readers: int) -> float:
-        each = (made[s.label] + readers * read[s.label] for s in sources)
+    def frame_ms(frame: Frame) -> float:
+        each = (made[s] + frame.readers * read[s] for s in frame.sources)
         return call + sum(each)
 
-    once = {name: frame_ms(sources, 1) for name, sources in SETS.items()}
-    many = {name: frame_ms((source,), READERS) for name, source in TENSORS.items()}
-    frames = FrameCosts(once, many)
-    for name, op in OPS.items():
-        count = copies(op, batch, most)
-        output = read[Source(op.shape).label]
-        produced = sum(made[source.label] for source in op.sources)
-        timed_ms = call + produced + count * (own[name] + output)
-        found_ms = (timed_ms - frames.of(op, count)) / count
+    for name, program in PROGRAMS.items():
+        framed = FramedProgram(program, copies(program, batch, most))
+        produced = sum(made[source] for source in program.sources)
+        each = own[name] + read[Source(program.shape)]
+        timed_ms = call + produced + framed.copies * each
+        frames_ms = {frame: frame_ms(frame) for frame in framed.frames}
+        found_ms = framed.own_ms(timed_ms, frames_ms)
         assert found_ms == pytest.approx(own[name], abs=1e-9)
 
 
-def test_cheap_ops_stand_in_their_frame_several_times() -> None:
-    blueprint = mobilenet_v2()
-    ops = span_ops(blueprint)
-    stem, cheap = (ops[Span(i, i + 1), None] for i in (0, 22))
+def test_cheap_programs_stand_in_their_frame_several_times() -> None:
+    programs = Workload(mobilenet_v2(), 1, MOST).programs
+    stem, cheap = (programs[Key(i, i + 1, MERGE, True)].program for i in (0, 22))
     count = copies(cheap, 1, MOST)
     assert copies(stem, 1, MOST) < 3 < count <= MOST
     assert copies(cheap, 32, MOST) < count  # the call weighs less
     assert copies(cheap, 1, 1) == 1
-    model = onnx.load_from_string(framed_graph(cheap, 1, count))
+    model = onnx.load_from_string(FramedProgram(cheap, count).graph(1))
     heavy = [n for n in model.graph.node if n.op_type == "Conv" and n.attribute]
     assert len(heavy) == count + 1
     assert len(model.graph.output) == count

@@ -7,11 +7,11 @@ import pytest
 from dpcompress.blueprint import Blueprint, Span, candidates
 from dpcompress.errors import BadInput
 from dpcompress.latency import Store, bench, profile
-from dpcompress.onnxio.write import Graph, add_op
+from dpcompress.onnxio.write import Graph, add_program
 from dpcompress.runner import NETWORKS, Engine, OpTiming, Session, Target, measure
 from dpcompress.runner.onnxruntime import OnnxRuntime
 from dpcompress.tables import Key, LatencyTable
-from dpcompress.ways.program import span_op
+from dpcompress.ways import merge
 from tests.latency.networks import Builder, small_residual
 
 PROFILE = import_module("dpcompress.latency.profile")
@@ -34,7 +34,7 @@ def network(blueprint: Blueprint, batch: int) -> bytes:
     tensor = graph.input(blueprint.input)
     for i in range(blueprint.depth):
         merged = candidates(blueprint)[Span(i, i + 1)]
-        tensor = add_op(graph, span_op(blueprint, merged, True), [tensor])
+        tensor = add_program(graph, merge.program(blueprint, merged, True), [tensor])
     return graph.finish({tensor: blueprint.input})
 
 
@@ -151,7 +151,7 @@ def test_the_sum_predicts_a_network_that_was_not_measured() -> None:
     predicted_ms = latency.fixed_ms
     for start, stop in ((0, 1), (1, 3), (3, 4)):
         merged = candidates(blueprint)[Span(start, stop)]
-        tensor = add_op(graph, span_op(blueprint, merged, True), [tensor])
+        tensor = add_program(graph, merge.program(blueprint, merged, True), [tensor])
         row = latency.frame.query(f"start == {start} and stop == {stop}")
         predicted_ms += row["latency_ms"].item()
     networks = {

@@ -15,12 +15,12 @@ from dpcompress.blueprint import Span, candidates
 from dpcompress.errors import BadInput, EngineUnavailable
 from dpcompress.exporters import export
 from dpcompress.latency import bench, profile
-from dpcompress.latency.frames import framed_graph
+from dpcompress.latency.frames import FramedProgram
 from dpcompress.latency.torch_engine import check_precision
 from dpcompress.models import load_model
 from dpcompress.onnxio.write import ACTIVATIONS
 from dpcompress.runner import Engine, NetworkTiming, OpTiming, Target
-from dpcompress.ways.program import span_op
+from dpcompress.ways import merge
 from tests.latency.networks import small_residual
 from tests.latency.test_profile import chain, network
 
@@ -66,10 +66,14 @@ def test_whole_networks(engine: Engine, model: str) -> None:
 @pytest.mark.parametrize("act", sorted(ACTIVATIONS))
 def test_all_ops_in_their_frames(engine: Engine, act: str) -> None:
     blueprint = small_residual(act, 8)
-    ops = {span_op(blueprint, merged, True) for merged in candidates(blueprint).values()}
-    assert len(ops) > 5
-    for op in sorted(ops, key=lambda op: op.signature)[:: 1 if act == "relu6" else 7]:
-        same_as_onnx_runtime(framed_graph(op, 2, 3), engine)
+    programs = {
+        merge.program(blueprint, merged, True)
+        for merged in candidates(blueprint).values()
+    }
+    assert len(programs) > 5
+    chosen = sorted(programs, key=lambda program: program.signature)
+    for program in chosen[:: 1 if act == "relu6" else 7]:
+        same_as_onnx_runtime(FramedProgram(program, 3).graph(2), engine)
 
 
 def one_node(operator: str, shape: list[int], *constants: object, **attributes) -> bytes:
@@ -207,7 +211,7 @@ def test_on_the_gpu(precision: str, tolerance: float) -> None:
     engine = Target("torch", "cuda", precision).open()
     assert engine.identity["device"].startswith("cuda: ")
     merged = candidates(small_residual())[Span(0, 1)]
-    data = framed_graph(span_op(small_residual(), merged, True), 2, 3)
+    data = FramedProgram(merge.program(small_residual(), merged, True), 3).graph(2)
     same_as_onnx_runtime(data, engine, tolerance)
     session = engine.load(data)
     session.run_many(50)

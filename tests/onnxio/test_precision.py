@@ -10,7 +10,7 @@ from torch import nn
 
 from dpcompress.errors import BadInput
 from dpcompress.exporters import export
-from dpcompress.latency.frames import frame_graph
+from dpcompress.latency.frames import Frame
 from dpcompress.onnxio.precision import in_precision, to_float16
 from dpcompress.ways.program import Source
 
@@ -51,7 +51,8 @@ def test_same_numbers_to_eleven_bits() -> None:
 
 
 def test_graphs_that_are_measured_have_a_copy() -> None:
-    for graph in (frame_graph((Source((8, 5, 5)),), readers, 2) for readers in (1, 2)):
+    for readers in (1, 2):
+        graph = Frame((Source((8, 5, 5)),), readers).graph(2)
         body = onnx.load_from_string(in_precision(graph, "fp16")).graph
         kinds = {v.type.tensor_type.elem_type for v in (*body.input, *body.output)}
         assert kinds == {TensorProto.FLOAT16}

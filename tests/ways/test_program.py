@@ -7,16 +7,17 @@ from torch.nn import functional
 
 from dpcompress.blueprint import Blueprint, ConvSpec, Span, candidates
 from dpcompress.errors import BadInput
-from dpcompress.latency.frames import framed_graph
+from dpcompress.latency.frames import FramedProgram
 from dpcompress.onnxio.write import ACTIVATIONS, Graph, plain_graph
 from dpcompress.runner import Target
-from dpcompress.ways.program import Program, Step, activation_is_free, span_op
+from dpcompress.ways import merge
+from dpcompress.ways.program import Program, Step
 from tests.latency.networks import mobilenet_v2, small_residual
 
 
 def signature(blueprint: Blueprint, start: int, stop: int, act_stop: bool) -> str:
     merged = candidates(blueprint)[Span(start, stop)]
-    return span_op(blueprint, merged, act_stop).signature
+    return merge.program(blueprint, merged, act_stop).signature
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_what_runs_for_a_span(start: int, stop: int, act_stop: bool, wanted: str
 def test_equal_spans_share_an_op() -> None:
     blueprint = mobilenet_v2(224)
     found = Counter(
-        span_op(blueprint, merged, True).signature
+        merge.program(blueprint, merged, True).signature
         for merged in candidates(blueprint).values()
     )
     # Blocks 2 to 4 of the fourth stage (64 channels, 14×14) are alike.
@@ -62,24 +63,13 @@ def test_asymmetric_padding_makes_another_op() -> None:
     assert op(((0, 2), (1, 1))) == "conv4k3pt0b2l1r1(0)"
 
 
-def test_only_a_clamp_of_a_conv_is_free() -> None:
-    def free(act: str, stop: int, start: int) -> bool:
-        blueprint = small_residual(act)
-        merged = candidates(blueprint)[Span(start, stop)]
-        return activation_is_free(span_op(blueprint, merged, True))
-
-    assert free("relu6", 2, 1)
-    assert not free("silu", 2, 1)
-    assert not free("relu6", 4, 3)  # after an add
-
-
 @pytest.mark.parametrize("act", ["relu6", "silu"])
 def test_every_graph_runs_and_has_the_right_shape(act: str) -> None:
     blueprint = small_residual(act)
     engine = Target(threads=1).open()
     for span, merged in candidates(blueprint).items():
         for flag in (False, True):
-            op = span_op(blueprint, merged, flag)
+            op = merge.program(blueprint, merged, flag)
             exit = blueprint.ops[blueprint.layers[span.stop - 1].out].shape
             assert op.shape == exit
             feed = {
@@ -88,14 +78,16 @@ def test_every_graph_runs_and_has_the_right_shape(act: str) -> None:
             }
             (y,) = engine.load(plain_graph(op, 2)).infer(feed).values()
             assert y.shape == (2, *exit)
-            engine.load(framed_graph(op, 2, 3)).run_many(1)
+            engine.load(FramedProgram(op, 3).graph(2)).run_many(1)
 
 
 def test_same_op_same_bytes() -> None:
     blueprint = small_residual()
-    op = span_op(blueprint, candidates(blueprint)[Span(2, 4)], True)
-    assert framed_graph(op, 4, 3) == framed_graph(op, 4, 3)
-    assert framed_graph(op, 4, 3) != framed_graph(op, 2, 3)
+    framed = FramedProgram(
+        merge.program(blueprint, candidates(blueprint)[Span(2, 4)], True), 3
+    )
+    assert framed.graph(4) == framed.graph(4)
+    assert framed.graph(4) != framed.graph(2)
 
 
 @pytest.mark.parametrize("act", sorted(ACTIVATIONS))
