@@ -124,14 +124,24 @@ class Skip(NamedTuple):
 
 
 class Limits(Frozen):
-    """Which legal spans are worth measuring: the candidates (docs/method.md §2).
+    """Which legal spans are worth measuring: the candidates (docs/method.md §2)."""
 
-    max_growth: merged MACs at most this many times its parts'.
-    max_weight_mb: merged fp32 weights, in 10**6 bytes.
-    """
-
-    max_growth: float = 8.0
-    max_weight_mb: float = 64.0
+    max_growth: Annotated[
+        float,
+        Field(
+            ge=1,
+            description="A legal span is a candidate if its merged convolution has at "
+            "most this many times its parts' multiply-adds.",
+        ),
+    ] = 8.0
+    max_weight_mb: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="... and at most this many megabytes (10**6 bytes) of fp32 "
+            "weights.",
+        ),
+    ] = 64.0
 
 
 class Blueprint(Frozen):

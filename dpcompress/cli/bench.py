@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpcompress.cli.options import Batch, Device, Engine, Input, Json, Precision, Threads
+from dpcompress.cli.files import Json
 from dpcompress.cli.output import emit, print_breakdown, print_table, progress_bar
 from dpcompress.errors import BadInput, UsageError
+
+if TYPE_CHECKING:
+    from dpcompress.runner import Measurement, Target
+    from dpcompress.settings import INPUT_FIELD, MODEL, Shown, Size, TargetOptions
 
 _ENGINE_OF = {".engine": "tensorrt", ".plan": "tensorrt", ".xml": "openvino"}
 
@@ -24,12 +28,8 @@ def bench(
             "weights. Speed-ups are relative to the first.",
         ),
     ],
-    engine: Engine = "onnxruntime",
-    threads: Threads = None,
-    precision: Precision = "fp32",
-    device: Device = None,
-    input: Input = None,
-    batch: Batch = 1,
+    target: TargetOptions,
+    input: Annotated[Size | None, Shown("CxHxW", MODEL), INPUT_FIELD] = None,
     json: Json = False,
 ) -> None:
     """Time networks side by side: interleaved, in one process.
@@ -45,39 +45,20 @@ def bench(
       dpcompress bench original.engine merged.engine --engine tensorrt --precision fp16
     """
     from dpcompress.latency import bench
-    from dpcompress.runner import Target, ratio
 
-    target = Target(engine, device, precision, threads, batch)
-    graphs = {name: _read(name, input, batch, engine) for name in networks}
+    graphs = {name: _read(name, input, target) for name in networks}
     inputs = {name: _input_of(name, graph) for name, graph in graphs.items()}
     parts: dict[str, dict[str, float]] = {}
     with progress_bar("bench") as progress:
-        times = bench(
-            graphs,
-            target,
-            progress=progress,
-            breakdowns=parts,
-        )
-    rows: list[dict[str, Any]] = []
+        times = bench(graphs, target, progress=progress, breakdowns=parts)
     first = times[networks[0]]
-    for name, time in times.items():
-        faster = ratio(first, time)
-        rows.append(
-            {
-                "network": name,
-                "input": inputs[name],
-                "median_ms": time.median_ms,
-                "p90_ms": time.p90_ms,
-                "spread_ms": time.spread_ms,
-                "samples": time.samples,
-                "speedup": faster.median,
-                "speedup_low": faster.low,
-                "speedup_high": faster.high,
-                **parts[name],
-            }
-        )
+    rows = [
+        {"network": name, "input": inputs[name], **_facts(time, first), **parts[name]}
+        for name, time in times.items()
+    ]
     if json:
-        emit({"engine": engine, "precision": precision, "networks": rows})
+        known = {"engine": target.engine, "precision": target.precision}
+        emit({**known, "networks": rows})
         return
     columns = ("network", "input", "median ms", "p90 ms", "spread ms", "speed-up", "95 %")
     print_table(
@@ -96,10 +77,26 @@ def bench(
         print_breakdown(parts)
 
 
-def _read(name: str, shape: Input, batch: int, engine: str) -> bytes | Path:
+def _facts(time: Measurement, first: Measurement) -> dict[str, Any]:
+    from dpcompress.runner import ratio
+
+    faster = ratio(first, time)
+    return {
+        "median_ms": time.median_ms,
+        "p90_ms": time.p90_ms,
+        "spread_ms": time.spread_ms,
+        "samples": time.samples,
+        "speedup": faster.median,
+        "speedup_low": faster.low,
+        "speedup_high": faster.high,
+    }
+
+
+def _read(name: str, size: Size | None, target: Target) -> bytes | Path:
+    """An ONNX graph, or the path of a file that only its engine can read."""
     owner = _ENGINE_OF.get(Path(name).suffix)
     if owner is not None:
-        if engine.partition(":")[0] != owner:
+        if target.engine.partition(":")[0] != owner:
             raise UsageError(f"{name} is a file of {owner}.", f"Add --engine {owner}.")
         return Path(name)
     if name.endswith(".onnx"):
@@ -112,7 +109,7 @@ def _read(name: str, shape: Input, batch: int, engine: str) -> bytes | Path:
     from dpcompress.exporters import export
     from dpcompress.models import default_input, load_model
 
-    return export(load_model(name), shape or default_input(name), batch)
+    return export(load_model(name), size or default_input(name), target.batch)
 
 
 def _input_of(name: str, graph: bytes | Path) -> str:

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dpcompress.cli.options import Json
+from dpcompress.cli.files import Json
 from dpcompress.cli.output import emit, print_table
 from dpcompress.errors import DpcompressError, EngineUnavailable
 from dpcompress.version import __version__

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpcompress.cli.options import (
-    Crop,
-    Data,
-    Input,
-    Json,
-    Mean,
-    Model,
-    ModelArgs,
-    Resize,
-    Seed,
-    Std,
-    Weights,
-)
+from dpcompress.cli.files import Json, WeightsOutput
 from dpcompress.cli.output import emit, progress_bar
+
+if TYPE_CHECKING:
+    from pydantic import Field
+
+    from dpcompress.settings import (
+        FINETUNE,
+        TRAINING,
+        DataOptions,
+        ModelOptions,
+        Options,
+        Recipe,
+    )
 
 
 def expand(
-    model: Model,
-    data: Data,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The weights to write (safetensors).")
+    model: ModelOptions,
+    data: DataOptions,
+    recipe: Annotated[
+        Recipe,
+        Options(
+            "epochs",
+            "batch_size",
+            "lr",
+            "seed",
+            distill="distill_weight",
+            panel=TRAINING,
+            base=FINETUNE,
+        ),
     ],
-    weights: Weights = None,
-    model_args: ModelArgs = None,
-    input: Input = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    mean: Mean = None,
-    std: Std = None,
+    output: WeightsOutput,
     convs: Annotated[
         str | None,
         typer.Option(
@@ -48,34 +50,12 @@ def expand(
     ] = None,
     ratio: Annotated[
         float | None,
-        typer.Option(
-            "--ratio",
-            min=0.1,
-            help="Middle channels per input channel. Without it: as many as it takes to "
-            "start as the same network (9 for 3x3 kernels).",
-            show_default=False,
+        Field(
+            ge=0.1,
+            description="Middle channels per input channel. Without it: as many as it "
+            "takes to start as the same network (9 for 3x3 kernels).",
         ),
     ] = None,
-    epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Passes over the training images.")
-    ] = 20,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=2, help="Images per step.")
-    ] = 64,
-    lr: Annotated[
-        float,
-        typer.Option("--lr", help="Highest learning rate; it falls along a cosine."),
-    ] = 0.05,
-    distill: Annotated[
-        float,
-        typer.Option(
-            "--distill",
-            min=0,
-            max=1,
-            help="Share of the loss that follows the network as it was.",
-        ),
-    ] = 0.0,
-    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Train a network with more layers than it is deployed with (expand-then-shrink).
@@ -90,17 +70,13 @@ def expand(
       dpcompress expand torchvision:resnet18 --model-args num_classes=10 \\
         --weights trained.safetensors --input 3x32x32 --data digits -o better.safetensors
     """
-    from dpcompress.cli.trained import Preparation, load_trained
+    from dpcompress.cli.loading import load_trained
     from dpcompress.depthshrinker import expand_then_shrink
     from dpcompress.models import Origin, save_weights, weights_digest
-    from dpcompress.training import Recipe, evaluate
+    from dpcompress.training import evaluate
 
-    preparation = Preparation(resize, crop, mean, std)
-    original, images = load_trained(model, weights, model_args, input, data, preparation)
+    original, images = load_trained(model, data)
     before_digest = weights_digest(original.state_dict())
-    recipe = Recipe(
-        epochs=epochs, batch_size=batch_size, lr=lr, distill_weight=distill, seed=seed
-    )
     checkpoint = output.with_name(output.name + ".checkpoint")
     with progress_bar("Train the expanded network") as progress:
         found = expand_then_shrink(
@@ -117,7 +93,7 @@ def expand(
         output,
         state,
         Origin(form="original", original=weights_digest(state)),
-        model=model,
+        model=model.model,
         trained_from=before_digest,
         expanded=found.expansion.convs,
         ratio=ratio,
@@ -127,7 +103,7 @@ def expand(
     checkpoint.unlink(missing_ok=True)
     before = evaluate(original, images.test)
     after = evaluate(found.contracted.model, images.test)
-    facts = {
+    facts: dict[str, Any] = {
         "output": str(output),
         "expanded": found.expansion.convs,
         "layers_in_training": found.expansion.blueprint.depth,

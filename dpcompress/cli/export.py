@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dpcompress.cli.options import (
-    Batch,
-    CheckData,
-    Crop,
-    Input,
-    Json,
-    Mean,
-    Model,
-    ModelArgs,
-    Precision,
-    Resize,
-    Std,
-    Weights,
-)
+from dpcompress.cli.files import OUTPUT, Json
 from dpcompress.cli.output import emit, print_breakdown
 from dpcompress.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import Field
+    from torch import Tensor, nn
+
+    from dpcompress.settings import (
+        ENGINE,
+        DataOptions,
+        ModelOptions,
+        Options,
+        Size,
+        Target,
+    )
 
 _CHECK_IMAGES = 8
 _REAL_IMAGES = 256
 
 
 def export(
-    model: Model,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    model: ModelOptions,
+    target: Annotated[Target, Options("precision", "batch", panel=ENGINE)],
+    data: Annotated[DataOptions | None, Options(panel="Check on real images too")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="The file to write.", rich_help_panel=OUTPUT),
+    ],
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -42,26 +48,17 @@ def export(
             show_default=False,
         ),
     ] = None,
-    weights: Weights = None,
     to: Annotated[
-        str, typer.Option("--to", help="Format: onnx, tensorrt or openvino.")
+        Literal["onnx", "tensorrt", "openvino"], Field(description="Format of the file.")
     ] = "onnx",
-    precision: Precision = "fp32",
     engine: Annotated[
         str,
         typer.Option(
             "--engine",
             help="For --to tensorrt, with its options: tensorrt:workspace_mb=512.",
+            rich_help_panel="Engine",
         ),
     ] = "tensorrt",
-    model_args: ModelArgs = None,
-    input: Input = None,
-    batch: Batch = 1,
-    data: CheckData = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    mean: Mean = None,
-    std: Std = None,
     json: Json = False,
 ) -> None:
     """Write a network for an inference engine and check the file against torch.
@@ -81,10 +78,6 @@ def export(
       dpcompress export torchvision:mobilenet_v2 --plan plan.json \\
         --weights merged.safetensors --to tensorrt --precision fp16 -o merged.engine
     """
-    import torch
-
-    from dpcompress.blueprint import Plan
-    from dpcompress.cli.trained import Preparation, load_images
     from dpcompress.exporters import (
         check_onnx,
         export,
@@ -92,57 +85,20 @@ def export(
         export_tensorrt,
     )
     from dpcompress.files import write_bytes
-    from dpcompress.graph import build
-    from dpcompress.models import (
-        default_input,
-        load_model,
-        load_weights,
-        require_origin,
-    )
-    from dpcompress.runner import Target
 
-    if to not in ("onnx", "tensorrt", "openvino"):
+    if to != "tensorrt" and target.precision != "fp32":
         raise UsageError(
-            f"There is no export to {to}.", "Choose --to onnx, tensorrt or openvino."
-        )
-    if to != "tensorrt" and precision != "fp32":
-        raise UsageError(
-            f"An export to {to} is in fp32, not {precision}.", "Leave out --precision."
+            f"An export to {to} is in fp32, not {target.precision}.",
+            "Leave out --precision.",
         )
     opened: Any = None
     if to != "onnx":  # before the work, not after it
-        name = engine if to == "tensorrt" else to
-        opened = Target(name, precision=precision).open()
-    arguments = dict(model_args or ())
-    network: torch.nn.Module
-    if plan is None:
-        network = load_model(model, weights, arguments)
-        shape: tuple[int, int, int] = input or default_input(model)
-    else:
-        decision = Plan.from_json(plan.read_bytes(), plan)
-        shape = decision.input or input or default_input(model)
-        if input is not None and input != shape:
-            raise UsageError(
-                f"{plan} is for inputs of {'x'.join(map(str, shape))}.",
-                "Leave out --input, or solve again for the other size.",
-            )
-        if weights in (None, "default"):
-            raise UsageError(
-                "A merged network has no weights of its own.",
-                "Give --weights FILE, as merge wrote it.",
-            )
-        require_origin(str(weights), form="merged", plan=decision.digest)
-        network = build(load_model(model, None, arguments), decision)
-        load_weights(network, str(weights))
-    content = export(network, shape, batch)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(_CHECK_IMAGES, *shape, generator=generator)
-    if data is not None:
-        preparation = Preparation(resize, crop, mean, std)
-        real = load_images(model, weights, shape, data, preparation)
-        images = torch.cat([images, real.test.first(_REAL_IMAGES)])
+        opened = replace(target, engine=engine if to == "tensorrt" else to).open()
+    network, size = _network(model, plan)
+    content = export(network, size, target.batch)
+    images = _check_images(model, data, size)
     found: dict[str, Any] = {}
-    made: dict[str, Any] = {"batch": batch, "module": network, "images": images}
+    made: dict[str, Any] = {"batch": target.batch, "module": network, "images": images}
     if to == "tensorrt":
         check, found["latency"] = export_tensorrt(content, output, engine=opened, **made)
     elif to == "openvino":
@@ -151,13 +107,55 @@ def export(
         check = check_onnx(content, network, images)
         write_bytes(output, content)
     written = (output, output.with_suffix(".bin")) if to == "openvino" else (output,)
-    size = sum(path.stat().st_size for path in written)
+    bytes = sum(path.stat().st_size for path in written)
     if json:
-        emit({"output": str(output), "bytes": size, "check": check.model_dump(), **found})
+        known = {"output": str(output), "bytes": bytes, "check": check.model_dump()}
+        emit(known | found)
         return
     print(
-        f"{output}: {size / 1e6:.1f} MB, differs from torch by at most "
+        f"{output}: {bytes / 1e6:.1f} MB, differs from torch by at most "
         f"{check.max_error:.1e} ({check.tolerance:.1e} is allowed)"
     )
     if to == "tensorrt":
         print_breakdown({str(output): found["latency"]})
+
+
+def _network(model: ModelOptions, plan: Path | None) -> tuple[nn.Module, Size]:
+    """The original network, or the merged one of a plan, and its input size."""
+    from dpcompress.cli.loading import load_plan
+    from dpcompress.graph import build
+    from dpcompress.models import (
+        default_input,
+        load_model,
+        load_weights,
+        require_origin,
+    )
+
+    size = model.input or default_input(model.model)
+    if plan is None:
+        return load_model(model.model, model.weights, model.model_args), size
+    decision = load_plan(plan, model)
+    if model.weights in (None, "default"):
+        raise UsageError(
+            "A merged network has no weights of its own.",
+            "Give --weights FILE, as merge wrote it.",
+        )
+    require_origin(str(model.weights), form="merged", plan=decision.digest)
+    original = load_model(model.model, None, model.model_args)
+    network = build(original, decision)
+    load_weights(network, str(model.weights))
+    return network, decision.input or size
+
+
+def _check_images(model: ModelOptions, data: DataOptions | None, size: Size) -> Tensor:
+    """Random images, and after them those of `data`."""
+    import torch
+
+    from dpcompress.cli.loading import load_images
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(_CHECK_IMAGES, *size, generator=generator)
+    if data is None:
+        return images
+    real = load_images(model, data, size).test.first(_REAL_IMAGES)
+    return torch.cat([images, real])

@@ -2,92 +2,62 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpcompress.cli.options import (
-    Crop,
-    Data,
-    Form,
-    Input,
-    Json,
-    Mean,
-    Model,
-    ModelArgs,
-    PlanFile,
-    Resize,
-    Seed,
-    Std,
-    Weights,
-)
+from dpcompress.cli.files import OUTPUT, Json, PlanFile, WeightsOutput
 from dpcompress.cli.output import console, emit, progress_bar
-from dpcompress.errors import UsageError
 
-_FIT_IMAGES = 1024
+if TYPE_CHECKING:
+    from torch import fx, nn
 
-
-class Numbers(StrEnum):
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
+    from dpcompress.blueprint import Plan
+    from dpcompress.settings import (
+        FINETUNE,
+        TRAINING,
+        DataOptions,
+        ModelOptions,
+        Options,
+        Recipe,
+        Tuning,
+    )
+    from dpcompress.training import Data
 
 
 def finetune(
-    model: Model,
+    model: ModelOptions,
+    data: DataOptions,
     plan: PlanFile,
-    data: Data,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The weights to write (safetensors).")
-    ],
-    weights: Weights = None,
-    model_args: ModelArgs = None,
-    input: Input = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    mean: Mean = None,
-    std: Std = None,
-    form: Form = "linearized",
-    epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Passes over the training images.")
-    ] = 20,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=2, help="Images per step.")
-    ] = 64,
-    lr: Annotated[
-        float,
-        typer.Option("--lr", help="Highest learning rate; it falls along a cosine."),
-    ] = 0.05,
-    weight_decay: Annotated[
-        float, typer.Option("--weight-decay", min=0, help="Not on norms and biases.")
-    ] = 5e-4,
-    label_smoothing: Annotated[
-        float, typer.Option("--label-smoothing", min=0, max=1)
-    ] = 0.0,
-    distill: Annotated[
-        float,
-        typer.Option(
-            "--distill",
-            min=0,
-            max=1,
-            help="Share of the loss that follows the original network's outputs.",
+    tuning: Annotated[Tuning, Options("form")],
+    recipe: Annotated[
+        Recipe,
+        Options(
+            "epochs",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "label_smoothing",
+            "augment",
+            "precision",
+            "compile",
+            "seed",
+            distill="distill_weight",
+            panel=TRAINING,
+            base=FINETUNE,
         ),
-    ] = 0.5,
-    augment: Annotated[
-        bool, typer.Option(help="Shift, crop and flip the training images at random.")
-    ] = True,
-    precision: Annotated[
-        Numbers, typer.Option("--precision", help="Of the passes; weights stay fp32.")
-    ] = Numbers.fp32,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the network: for long runs.")
-    ] = False,
+    ],
+    output: WeightsOutput,
     log: Annotated[
-        Path | None, typer.Option("--log", help="CSV of the epochs, as they finish.")
+        Path | None,
+        typer.Option(
+            "--log",
+            help="CSV of the epochs, as they finish. Without it: none.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
     ] = None,
-    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Fine-tune the network of a plan, before it is merged.
@@ -109,90 +79,68 @@ def finetune(
 
     from accelerate import PartialState
 
-    from dpcompress.blueprint import Plan
-    from dpcompress.cli.options import InputShape
-    from dpcompress.cli.trained import Preparation, load_trained
-    from dpcompress.graph import fit_merged, linearize, with_norms, without_norms
-    from dpcompress.importance import calibration_images
+    from dpcompress.cli.loading import load_plan, load_trained
+    from dpcompress.graph import without_norms
     from dpcompress.models import Origin, save_weights, weights_digest
-    from dpcompress.training import Recipe, evaluate, finetune
+    from dpcompress.training import evaluate, finetune
 
-    if form not in ("linearized", "merged"):
-        raise UsageError(f"--form {form} does not exist.", "Choose linearized or merged.")
-    decision = Plan.from_json(plan.read_bytes(), plan)
-    if input is not None and decision.input not in (None, tuple(input)):
-        raise UsageError(
-            f"{plan} is for inputs of {'x'.join(map(str, decision.input or ()))}.",
-            "Leave out --input, or solve again for the other size.",
-        )
-    if decision.input is not None:
-        input = InputShape(*decision.input)
-    preparation = Preparation(resize, crop, mean, std)
-    original, images = load_trained(model, weights, model_args, input, data, preparation)
+    decision = load_plan(plan, model)
+    original, images = load_trained(model, data, decision.input or model.input)
     origin = Origin(
-        form="merged" if form == "merged" else "linearized",
+        form=tuning.form,
         original=weights_digest(original.state_dict()),
         plan=decision.digest,
     )
-    merged = form == "merged"
-    if merged:
-        calibration = calibration_images(images, _FIT_IMAGES, seed)
-        with progress_bar("Fitting the spans") as progress:
-            network, _ = fit_merged(original, decision, calibration, progress=progress)
-        with_norms(network, calibration)
-    else:
-        network = linearize(original, decision)
-    recipe = Recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        distill_weight=distill,
-        augment=augment,
-        precision=precision.value,
-        compile=compile,
-        seed=seed,
-    )
+    network = _to_train(original, decision, images, tuning, recipe.seed)
     checkpoint = output.with_name(output.name + ".checkpoint")
     with progress_bar("Fine-tuning") as progress:
         history = finetune(
             network,
             images,
             recipe,
-            teacher=original if distill else None,
+            teacher=original if recipe.distill_weight else None,
             checkpoint=checkpoint,
             log=log,
             progress=progress,
         )
-    if merged:
+    if tuning.form == "merged":
         without_norms(network)
     if not PartialState().is_main_process:
         return
-    epochs_done = [asdict(epoch) for epoch in history]
+    epochs = [asdict(epoch) for epoch in history]
     save_weights(
         output,
         network.state_dict(),
         origin,
-        model=model,
+        model=model.model,
         data=images.description,
         recipe=recipe.model_dump(),
-        history=epochs_done,
+        history=epochs,
     )
     checkpoint.unlink(missing_ok=True)
     before = evaluate(original, images.test)
     after = evaluate(network, images.test)
     if json:
-        emit(
-            {
-                "output": str(output),
-                "original": asdict(before),
-                "finetuned": asdict(after),
-                "history": epochs_done,
-            }
-        )
+        known = {"original": asdict(before), "finetuned": asdict(after)}
+        emit({"output": str(output), **known, "history": epochs})
         return
     console.print(
         f"{output}: right on {after.accuracy:.2%} of {after.count} test images, "
         f"the original on {before.accuracy:.2%}."
     )
+
+
+def _to_train(
+    original: nn.Module, plan: Plan, images: Data, tuning: Tuning, seed: int
+) -> fx.GraphModule:
+    """The linearized network of `plan`, or the merged one with its spans fitted."""
+    from dpcompress.graph import fit_merged, linearize, with_norms
+    from dpcompress.importance import calibration_images
+
+    if tuning.form == "linearized":
+        return linearize(original, plan)
+    calibration = calibration_images(images, tuning.images, seed)
+    with progress_bar("Fitting the spans") as progress:
+        network, _ = fit_merged(original, plan, calibration, progress=progress)
+    with_norms(network, calibration)
+    return network

@@ -6,33 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpcompress.cli.options import (
-    Input,
-    Json,
-    MaxGrowth,
-    MaxWeightMb,
-    Model,
-    ModelArgs,
-    candidate_limits,
-)
+from dpcompress.cli.files import Json
 from dpcompress.cli.output import emit, print_table
 
 if TYPE_CHECKING:
     from dpcompress.blueprint import Blueprint, ConvSpec, Illegal, MergedSpan
+    from dpcompress.settings import LimitOptions, ModelOptions, Options
 
 
 def inspect(
-    model: Model,
-    model_args: ModelArgs = None,
-    input: Input = None,
+    model: Annotated[ModelOptions, Options("model", "model_args", "input")],
+    limits: LimitOptions,
     spans: Annotated[
         bool,
         typer.Option(
             "--spans", help="Also list every span: what it becomes, or why not."
         ),
     ] = False,
-    max_growth: MaxGrowth = None,
-    max_weight_mb: MaxWeightMb = None,
     json: Json = False,
 ) -> None:
     """Show the layers, skips and barriers of a network, and which spans can merge.
@@ -49,13 +39,13 @@ def inspect(
     from dpcompress.graph import left_alone, trace
     from dpcompress.models import default_input, load_model
 
-    network = load_model(model, model_args=dict(model_args or ()))
-    limits = candidate_limits(max_growth, max_weight_mb)
-    blueprint = trace(network, input or default_input(model), limits)
+    network = load_model(model.model, model_args=model.model_args)
+    size = model.input or default_input(model.model)
+    blueprint = trace(network, size, limits)
     found = [examine(blueprint, span) for span in spans_of(blueprint)]
     listed = [_span(result) for result in found]
     facts = {
-        "model": model,
+        "model": model.model,
         "input": blueprint.input,
         "blueprint": blueprint.digest,
         "limits": blueprint.limits.model_dump(),

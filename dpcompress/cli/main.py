@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,6 +19,7 @@ from dpcompress.cli.export import export
 from dpcompress.cli.finetune import finetune
 from dpcompress.cli.inspect import inspect
 from dpcompress.cli.merge import merge
+from dpcompress.cli.options import add_verb
 from dpcompress.cli.output import console, emit
 from dpcompress.cli.profile import profile
 from dpcompress.cli.runner import runner
@@ -29,7 +31,6 @@ from dpcompress.errors import (
     CannotWrite,
     DpcompressError,
     DpcompressWarning,
-    UsageError,
 )
 from dpcompress.version import __version__
 
@@ -44,20 +45,24 @@ app = typer.Typer(
 
 WHOLE, STEP, CHECK = "The whole job", "One step at a time", "Look and check"
 
-app.command(rich_help_panel=WHOLE)(compress)
-app.command(rich_help_panel=WHOLE)(shrink)
-app.command(rich_help_panel=WHOLE)(expand)
-app.command(rich_help_panel=STEP)(inspect)
-app.command(rich_help_panel=STEP)(profile)
-app.command(rich_help_panel=STEP)(score)
-app.command(rich_help_panel=STEP)(solve)
-app.command(rich_help_panel=STEP)(finetune)
-app.command(rich_help_panel=STEP)(merge)
-app.command(rich_help_panel=STEP)(export)
-app.command(rich_help_panel=CHECK)(bench)
-app.command(rich_help_panel=CHECK)(doctor)
-app.command(rich_help_panel=CHECK)(store)
-app.command(rich_help_panel=CHECK)(runner)
+VERBS: dict[Callable[..., None], str] = {
+    compress: WHOLE,
+    shrink: WHOLE,
+    expand: WHOLE,
+    inspect: STEP,
+    profile: STEP,
+    score: STEP,
+    solve: STEP,
+    finetune: STEP,
+    merge: STEP,
+    export: STEP,
+    bench: CHECK,
+    doctor: CHECK,
+    store: CHECK,
+    runner: CHECK,
+}
+for _verb, _panel in VERBS.items():
+    add_verb(app, _verb, _panel)
 
 
 def _version(wanted: bool) -> None:
@@ -84,8 +89,6 @@ def main() -> NoReturn:
             sys.stdout.flush()  # here, where a full disk can still be told
     except DpcompressError as error:
         sys.exit(report(error))
-    except ValueError as error:
-        sys.exit(report(_bad_setting(error)))
     except BrokenPipeError:
         _forget_output()  # its reader went away, as `head` does: nothing is wrong
         sys.exit(0)
@@ -105,18 +108,6 @@ def main() -> NoReturn:
             )
         )
     sys.exit(0)
-
-
-def _bad_setting(error: ValueError) -> UsageError:
-    """A value that an option takes and the settings do not."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        raise error
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    what = first["msg"].removeprefix("Value error, ")
-    return UsageError(f"{place}: {what}." if place else f"{what}.", "See --help.")
 
 
 _show_warning = warnings.showwarning

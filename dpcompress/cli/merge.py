@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpcompress.cli.options import (
-    CheckData,
-    Crop,
-    Json,
-    Mean,
-    Model,
-    ModelArgs,
-    PlanFile,
-    Resize,
-    Std,
-)
+from dpcompress.cli.files import OUTPUT, Json, PlanFile, WeightsOutput
 from dpcompress.cli.output import emit
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from dpcompress.blueprint import Plan
+    from dpcompress.settings import DataOptions, ModelOptions, Options
 
 _CHECK_IMAGES = 16
 
 
 def merge(
-    model: Model,
+    model: Annotated[ModelOptions, Options("model", "model_args")],
     plan: PlanFile,
     weights: Annotated[
         str,
@@ -36,23 +32,17 @@ def merge(
             "them. The original's fit too.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The merged weights (safetensors).")
-    ],
+    data: Annotated[DataOptions | None, Options(panel="Check on real images too")],
+    output: WeightsOutput,
     certificate: Annotated[
         Path | None,
         typer.Option(
             "--certificate",
             help="Where the proof goes. Without it: certificate.json beside the output.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    model_args: ModelArgs = None,
-    data: CheckData = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    mean: Mean = None,
-    std: Std = None,
     json: Json = False,
 ) -> None:
     """Merge every span of a plan into one convolution, and prove that nothing changed.
@@ -67,43 +57,25 @@ def merge(
         --weights ft.safetensors -o merged.safetensors
     """
     from dpcompress.blueprint import Plan
-    from dpcompress.cli.trained import Preparation, load_images
+    from dpcompress.cli.loading import load_images
     from dpcompress.files import replacing
-    from dpcompress.graph import linearize
     from dpcompress.graph import merge as merge_network
-    from dpcompress.models import (
-        Origin,
-        load_model,
-        load_weights,
-        require_origin,
-        save_weights,
-        weights_digest,
-    )
-    from dpcompress.models.origin import Form
+    from dpcompress.models import Origin, save_weights
+    from dpcompress.settings import changed
 
     decision = Plan.from_json(plan.read_bytes(), plan)
-    pretrained = weights if weights == "default" else None
-    as_loaded = load_model(model, pretrained, dict(model_args or ()))
-    network = linearize(as_loaded, decision)
-    if pretrained:
-        original: str | None = weights_digest(as_loaded.state_dict())
-    else:
-        forms: tuple[Form, ...] = ("linearized", "original")
-        found = require_origin(weights, form=forms, plan=decision.digest)
-        original = found.original if found is not None else None
-        load_weights(network, weights)
+    known = changed(model, weights=weights)
+    network, original = _linearized(known, decision)
     images = None
     if data is not None and decision.input is not None:
-        preparation = Preparation(resize, crop, mean, std)
-        real = load_images(model, weights, decision.input, data, preparation)
-        images = real.test.first(_CHECK_IMAGES)
+        images = load_images(known, data, decision.input).test.first(_CHECK_IMAGES)
     merged, proof = merge_network(network, images)
     certificate = certificate or output.parent / "certificate.json"
     origin = Origin(form="merged", original=original, plan=decision.digest)
     with replacing(certificate) as temporary:  # no proof without what it proves
         proof.write(temporary)
-        save_weights(output, merged.state_dict(), origin, model=model)
-    facts = {
+        save_weights(output, merged.state_dict(), origin, model=model.model)
+    facts: dict[str, Any] = {
         "output": str(output),
         "certificate": str(certificate),
         "layers_before": decision.boundaries[-1],
@@ -123,3 +95,23 @@ def merge(
         f"{proof.network_random.float32:.1e} (single), relative to the largest output.\n"
         f"{output}\n{certificate}"
     )
+
+
+def _linearized(model: ModelOptions, plan: Plan) -> tuple[fx.GraphModule, str | None]:
+    """The linearized network with its weights, and the digest of its original's."""
+    from dpcompress.graph import linearize
+    from dpcompress.models import (
+        load_model,
+        load_weights,
+        require_origin,
+        weights_digest,
+    )
+
+    weights = str(model.weights)
+    if weights == "default":
+        pretrained = load_model(model.model, weights, model.model_args)
+        return linearize(pretrained, plan), weights_digest(pretrained.state_dict())
+    network = linearize(load_model(model.model, None, model.model_args), plan)
+    origin = require_origin(weights, form=("linearized", "original"), plan=plan.digest)
+    load_weights(network, weights)
+    return network, None if origin is None else origin.original

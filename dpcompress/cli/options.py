@@ -1,301 +1,261 @@
-"""Options that several verbs share: one name, one meaning, one help text.
+"""Settings as options: names, help, defaults and checks come from the settings' fields.
 
-The annotated types are used as parameter types of a verb: ``def inspect(model: Model,
-weights: Weights = None, ...)``.
+A verb takes settings models as parameters, and their fields are its options. Annotations
+are resolved when the verb is called, not for the list of verbs: they may name settings
+that the verb's file imports for type checkers only.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
+from types import NoneType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
+from typer.core import TyperCommand
 
-from dpcompress.errors import UsageError
+from dpcompress.cli.asked import Asked, Setting, typed
 
 if TYPE_CHECKING:
-    from dpcompress.blueprint import Limits
+    from pydantic.fields import FieldInfo
+
+    from dpcompress.settings import Options
+
+T = TypeVar("T")
 
 
-class InputShape(NamedTuple):
-    """Channels, height and width of one image."""
+def add_verb(app: typer.Typer, verb: Callable[..., None], panel: str) -> None:
+    """Add a command whose options are made when it is called."""
 
-    channels: int
-    height: int
-    width: int
+    class Verb(TyperCommand):
+        def make_context(self, *arguments: Any, **more: Any) -> Any:
+            alone = typer.Typer(add_completion=False)
+            alone.command(verb.__name__, help=_joined(verb))(with_options(verb))
+            return typer.main.get_command(alone).make_context(*arguments, **more)
 
-
-class ModelArg(NamedTuple):
-    """One keyword argument of a model's constructor."""
-
-    name: str
-    value: Any
+    @app.command(verb.__name__, cls=Verb, help=_joined(verb), rich_help_panel=panel)
+    def named() -> None: ...
 
 
-def parse_input(text: str | InputShape) -> InputShape:
-    """'3x224x224' → InputShape(3, 224, 224).
+def _joined(verb: Callable[..., None]) -> str:
+    """The docstring with one line per paragraph, so that it fits any width; a paragraph
+    that begins with a backspace is left as it is."""
+    paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
+    return "\n\n".join(
+        text if text.startswith("\b") else " ".join(text.split()) for text in paragraphs
+    )
 
-    Raises:
-        UsageError: not three positive integers.
+
+def with_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """`verb` with options in place of the parameters that are settings."""
+    import pydantic
+
+    from dpcompress import settings
+
+    known = {**vars(settings), "Field": pydantic.Field}
+    hints = get_type_hints(verb, localns=known, include_extras=True)
+    context = inspect.Parameter(
+        "context_", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+    )
+    parameters, groups = [context], {}
+    for name, own in inspect.signature(verb).parameters.items():
+        group = group_of(name, hints[name], own.default)
+        if group is None:
+            parameters.append(own.replace(kind=context.kind, annotation=hints[name]))
+        else:
+            groups[name] = group
+            parameters += group.parameters()
+
+    def call(context_: typer.Context, **values: Any) -> None:
+        built = {name: group.value(context_, values) for name, group in groups.items()}
+        kept = {p: v for p, v in values.items() if p in hints and p not in groups}
+        verb(**kept, **built)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    return call
+
+
+class Group(NamedTuple):
+    """The options of one parameter of a verb.
+
+    optional: whether the verb gets None where none of them is given.
+    asked: whether the verb builds the settings itself.
+    single: whether the verb gets the value of the only option.
     """
-    if isinstance(text, InputShape):
-        return text
-    try:
-        shape = InputShape(*map(int, text.lower().split("x")))
-    except (TypeError, ValueError):
-        shape = InputShape(0, 0, 0)
-    if min(shape) < 1:
-        raise UsageError(
-            f"--input {text} is not CHANNELSxHEIGHTxWIDTH.",
-            "Write for example --input 3x224x224.",
-        )
-    return shape
+
+    model: Any
+    settings: Mapping[str, Setting]
+    base: Any = None
+    optional: bool = False
+    asked: bool = False
+    single: bool = False
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """The options as typer takes them: parameters of a function."""
+        required = not (self.optional or self.asked)
+        return [_parameter(o, s, required) for o, s in self.settings.items()]
+
+    def value(self, context: typer.Context, values: Mapping[str, Any]) -> Any:
+        """The verb's argument."""
+        given = {o: values[o] for o in self.settings if _is_given(context, o)}
+        asked = Asked[Any](self.model, self.settings, given)
+        if self.asked:
+            return asked
+        if self.optional and not given:
+            return None
+        built = asked.build(self.base)
+        return getattr(built, next(iter(self.settings))) if self.single else built
 
 
-def parse_model_arg(text: str | ModelArg) -> ModelArg:
-    """'width_mult=0.5' → ModelArg('width_mult', 0.5).
+def group_of(name: str, hint: Any, default: Any) -> Group | None:
+    """The options that a parameter stands for; None for one that typer knows."""
+    from pydantic import create_model
+    from pydantic.fields import FieldInfo
 
-    A value that is JSON (numbers, true, false, null, lists) is read as such; Python's
-    True, False and None too; anything else is a string.
+    from dpcompress.settings import Options
 
-    Raises:
-        UsageError: no '=' or no name.
+    inner, marks = _parted(hint)
+    if _mark(marks, FieldInfo):
+        value: Any = (hint, ... if default is inspect.Parameter.empty else default)
+        model: Any = create_model("Value", **{name: value})
+        return Group(model, dict(settings_of(model, Options())), single=True)
+    asked = get_origin(inner) is Asked
+    model = _plain(get_args(inner)[0] if asked else inner)
+    if not _is_model(model):
+        return None
+    options = _mark(marks, Options) or Options()
+    settings = dict(settings_of(model, options, options.base))
+    optional = NoneType in get_args(inner)
+    return Group(model, settings, options.base, optional, asked)
+
+
+def settings_of(
+    model: Any,
+    marks: Options,
+    base: Any = None,
+    owners: tuple[Any, ...] = (),
+    at: tuple[str, ...] = (),
+) -> Iterator[tuple[str, Setting]]:
+    """Option → setting, for every field of `model` that is an option.
+
+    Args:
+        base: the model whose values are the defaults; None takes the fields' own.
+        owners: the models on the path `at`, which leads to this one.
     """
-    if isinstance(text, ModelArg):
-        return text
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UsageError(
-            f"--model-args {text} is not NAME=VALUE.",
-            "Write for example --model-args width_mult=0.5.",
-        )
-    spelled = {"True": "true", "False": "false", "None": "null"}.get(value, value)
-    try:
-        return ModelArg(name, json.loads(spelled))
-    except ValueError:
-        return ModelArg(name, value)
+    from dpcompress.settings import Options, Shown
+
+    fields = _fields(model)
+    for option, path in (marks.paths or {name: name for name in fields}).items():
+        name, _, rest = path.partition(".")
+        field, inner = fields[name], _plain(fields[name].annotation)
+        default = getattr(base, name, field.get_default(call_default_factory=True))
+        if _is_model(inner):
+            nested = _mark(field.metadata, Options) or Options()
+            if rest:
+                nested = Options(**{option: rest}, panel=marks.panel, lead=marks.lead)
+            owner = nested.base if default is None else default
+            found = settings_of(inner, nested, owner, (*owners, owner), (*at, name))
+            for option, setting in found:
+                yield (
+                    option,
+                    setting._replace(default=None) if default is None else setting,
+                )
+            continue
+        shown = _mark(field.metadata, Shown) or Shown()
+        if not shown.hidden:
+            panel, help = marks.panel or shown.panel, field.description or ""
+            if marks.lead:
+                help = f"{marks.lead}: {help[0].lower()}{help[1:]}"
+            yield option, Setting((*at, name), owners, field, default, help, panel, shown)
 
 
-class Channels(tuple[float, ...]):
-    """One number per colour channel."""
+def _parameter(option: str, setting: Setting, required: bool) -> inspect.Parameter:
+    """The option as typer takes it: as text, which the settings read and check."""
+    kind = _plain(setting.field.annotation)
+    default, name = setting.default, typed(option)
+    about: dict[str, Any] = {"help": setting.help, "rich_help_panel": setting.panel}
+    about["show_default"] = default not in (None, (), {})
+    hint: Any = str | None
+    if kind is bool:
+        hint, name = bool | None, f"{name}/--no-{option.replace('_', '-')}"
+    else:
+        about["metavar"] = setting.shown.metavar or _metavar(kind)
+        default = str(default) if about["show_default"] else None
+        if get_origin(kind) is dict:
+            hint = list[str] | None
+    if required and setting.field.is_required():
+        hint, default, about["show_default"] = str, inspect.Parameter.empty, False
+    elif setting.field.is_required():
+        default, about["show_default"] = None, False
+    if setting.shown.argument:
+        info: Any = typer.Argument(**about)
+    else:
+        info = typer.Option(name, **about)
+    return inspect.Parameter(
+        option,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[hint, info],
+    )
 
 
-def parse_channels(text: str | Channels) -> Channels:
-    """'0.485,0.456,0.406' → (0.485, 0.456, 0.406).
-
-    Raises:
-        UsageError: not numbers separated by commas.
-    """
-    if isinstance(text, Channels):
-        return text
-    try:
-        return Channels(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{text} is not a list of numbers.",
-            "Write one number per channel, for example 0.485,0.456,0.406.",
-        ) from None
+def _metavar(kind: Any) -> str | None:
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    return {int: "INTEGER", float: "FLOAT"}.get(kind)
 
 
-def given_options(context: typer.Context) -> list[str]:
-    """The options that the command line has, by their long names."""
-    found = []
-    for parameter in context.command.params:
-        source = context.get_parameter_source(str(parameter.name))
-        if source is not None and source.name == "COMMANDLINE":
-            found.append(max(parameter.opts, key=len))
-    return [name for name in found if name.startswith("--")]
+def _fields(model: Any) -> dict[str, FieldInfo]:
+    """The fields of a settings model, which may be a plain dataclass too."""
+    if inspect.isclass(model) and is_dataclass(model):
+        from pydantic.dataclasses import dataclass
+
+        model = dataclass(model, frozen=True)  # a subclass that pydantic has read
+        return dict(model.__pydantic_fields__)
+    return dict(model.model_fields)
 
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="torchvision:NAME, timm:NAME, or path.py:factory for a function of your own "
-        "that returns the network.",
-        show_default=False,
-    ),
-]
-Form = Annotated[
-    str,
-    typer.Option(
-        "--form",
-        help="What is trained: the 'linearized' network, to be merged exactly later, or "
-        "the 'merged' one, small from the start, whose spans were first fitted to the "
-        "original by least squares.",
-    ),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        "--weights",
-        metavar="FILE|default",
-        help="Trained weights: a safetensors file, a state dict saved by torch, or "
-        "'default' for the library's pretrained ones. Without it: random.",
-        show_default=False,
-    ),
-]
-ModelArgs = Annotated[
-    list[ModelArg] | None,
-    typer.Option(
-        "--model-args",
-        parser=parse_model_arg,
-        metavar="NAME=VALUE",
-        help="Argument of the model's constructor, such as width_mult=0.5. Repeatable.",
-        show_default=False,
-    ),
-]
-Input = Annotated[
-    InputShape | None,
-    typer.Option(
-        "--input",
-        parser=parse_input,
-        metavar="CxHxW",
-        help="Size of one image. A plan and a merge hold for this size. Without it: the "
-        "size that the pretrained weights were made for, else 3x224x224.",
-        show_default=False,
-    ),
-]
-RunFolder = Annotated[
-    Path,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="RUN",
-        help="Folder of the run; made, or gone on with.",
-    ),
-]
-RunData = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        metavar="DATA",
-        help="digits (built in), cifar10:DIR, or a folder with one subfolder per class, "
-        "or with train/ and test/ of such.",
-    ),
-]
-Batch = Annotated[
-    int,
-    typer.Option("--batch", min=1, help="Images per inference, where time is measured."),
-]
-Data = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="DATA",
-        help="digits (built in), cifar10:DIR, or a folder with one subfolder per class.",
-    ),
-]
-CheckData = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        metavar="DATA",
-        help="Check on these real test images too, prepared by the options below: "
-        "digits, cifar10:DIR, or a folder with one subfolder per class.",
-        show_default=False,
-    ),
-]
-Resize = Annotated[
-    int | None,
-    typer.Option("--resize", min=1, help="Resize the shorter side to this many pixels."),
-]
-Crop = Annotated[
-    int | None, typer.Option("--crop", min=1, help="Then cut this many pixels square.")
-]
-Mean = Annotated[
-    Channels | None,
-    typer.Option(
-        "--mean",
-        parser=parse_channels,
-        metavar="R,G,B",
-        help="Subtracted per channel, for pixels in 0..1.",
-    ),
-]
-Std = Annotated[
-    Channels | None,
-    typer.Option(
-        "--std",
-        parser=parse_channels,
-        metavar="R,G,B",
-        help="Divided by per channel, after --mean.",
-    ),
-]
-PlanFile = Annotated[
-    Path,
-    typer.Option(
-        "--plan",
-        metavar="plan.json",
-        exists=True,
-        dir_okay=False,
-        help="The plan, as written by solve.",
-        show_default=False,
-    ),
-]
-Engine = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        help="Inference engine that is measured: onnxruntime, openvino, torch, tensorrt. "
-        "TensorRT has options, after a colon: tensorrt:workspace_mb=512,tactics=internal "
-        "(docs/tensorrt.md).",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads",
-        min=1,
-        help="Threads of the engine. Without it: all cores.",
-        show_default=False,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device",
-        help="cpu or cuda, for engines that run on both. Without it: the engine's usual "
-        "one.",
-        show_default=False,
-    ),
-]
-Precision = Annotated[
-    str,
-    typer.Option(
-        "--precision",
-        help="Numbers that the engine computes in: fp32; some have others, such as "
-        "tensorrt tf32 and fp16.",
-    ),
-]
-MaxGrowth = Annotated[
-    float | None,
-    typer.Option(
-        "--max-growth",
-        min=1,
-        help="A legal span is a candidate if its merged convolution has at most this "
-        "many times its parts' multiply-adds. Default: 8.",
-        show_default=False,
-    ),
-]
-MaxWeightMb = Annotated[
-    float | None,
-    typer.Option(
-        "--max-weight-mb",
-        min=0,
-        help="... and at most this many megabytes of fp32 weights. Default: 64.",
-        show_default=False,
-    ),
-]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object to standard output.")
-]
+def _is_model(hint: Any) -> bool:
+    from pydantic import BaseModel
+
+    is_class = inspect.isclass(hint) and get_origin(hint) is None
+    return is_class and (issubclass(hint, BaseModel) or is_dataclass(hint))
 
 
-def candidate_limits(max_growth: float | None, max_weight_mb: float | None) -> Limits:
-    """The limits that were asked for, the others as usual."""
-    from dpcompress.blueprint import Limits
+def _parted(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type and its marks: Annotated[int, mark] → (int, (mark,))."""
+    if get_origin(hint) is Annotated:
+        inner, *marks = get_args(hint)
+        return inner, tuple(marks)
+    return hint, ()
 
-    asked = {"max_growth": max_growth, "max_weight_mb": max_weight_mb}
-    return Limits(**{name: value for name, value in asked.items() if value is not None})
+
+def _plain(hint: Any) -> Any:
+    """The type inside Annotated and Optional."""
+    hint, _ = _parted(hint)
+    if NoneType in get_args(hint):
+        (inner,) = (part for part in get_args(hint) if part is not NoneType)
+        return _plain(inner)
+    return hint
+
+
+def _mark(marks: Any, kind: type[T]) -> T | None:
+    return next((mark for mark in marks if isinstance(mark, kind)), None)
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"

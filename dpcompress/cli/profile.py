@@ -7,41 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpcompress.cli.options import (
-    Batch,
-    Device,
-    Engine,
-    Input,
-    Json,
-    MaxGrowth,
-    MaxWeightMb,
-    Model,
-    ModelArgs,
-    Precision,
-    Threads,
-    candidate_limits,
-)
+from dpcompress.cli.files import OUTPUT, Json, StoreFile
 from dpcompress.cli.output import console, emit, progress_bar
 from dpcompress.errors import UsageError
 
 if TYPE_CHECKING:
-    from dpcompress.tables import LatencyTable
+    from pydantic import Field
+    from torch import nn
 
-StoreFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        metavar="FILE",
-        help="Keeps every measurement, so that none is made twice: tables of other "
-        "networks share it. Without it: the file that DPCOMPRESS_STORE names, else one "
-        "in the user's cache folder.",
-        show_default=False,
-    ),
-]
+    from dpcompress.blueprint import Blueprint
+    from dpcompress.runner import Target
+    from dpcompress.settings import LimitOptions, ModelOptions, Options, TargetOptions
+    from dpcompress.tables import LatencyTable
 
 
 def profile(
-    model: Model,
+    model: Annotated[ModelOptions, Options("model", "model_args", "input")],
+    target: TargetOptions,
+    limits: LimitOptions,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -49,17 +32,9 @@ def profile(
             "--output",
             help="The latency table to write (CSV).",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    engine: Engine = "onnxruntime",
-    model_args: ModelArgs = None,
-    input: Input = None,
-    batch: Batch = 1,
-    threads: Threads = None,
-    precision: Precision = "fp32",
-    max_growth: MaxGrowth = None,
-    max_weight_mb: MaxWeightMb = None,
-    device: Device = None,
     store: StoreFile = None,
     bundle: Annotated[
         Path | None,
@@ -70,6 +45,7 @@ def profile(
             "zip for the runner, which needs numpy and an engine only (see `dpcompress "
             "runner`).",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     results: Annotated[
@@ -84,13 +60,12 @@ def profile(
     ] = None,
     check: Annotated[
         int,
-        typer.Option(
-            "--check",
-            metavar="N",
-            min=0,
-            help="Then build 5 merged networks to correct the table, and N others, from "
-            "the fastest to the original, and compare the table's predictions with "
-            "their measured times. Writes OUTPUT.check.json and OUTPUT.check.png.",
+        Field(
+            ge=0,
+            description="Then build 5 merged networks to correct the table, and this "
+            "many others, from the fastest to the original, and compare the table's "
+            "predictions with their measured times. Writes OUTPUT.check.json and "
+            "OUTPUT.check.png.",
         ),
     ] = 0,
     json: Json = False,
@@ -112,59 +87,31 @@ def profile(
         raise UsageError(
             "--bundle only writes the bundle.", "Leave out --output, --results, --check."
         )
-    if bundle is None and output is None:
-        raise UsageError("Where does the table go?", "Give --output T.csv.")
     if results is not None and check:
         raise UsageError(
             "--check measures here, the results were measured elsewhere.",
             "Leave out one of them.",
         )
+    if bundle is None and output is None:
+        raise UsageError("Where does the table go?", "Give --output T.csv.")
     import torch
 
-    from dpcompress.blueprint import keep_everything
-    from dpcompress.exporters import export
-    from dpcompress.graph import build, trace
-    from dpcompress.latency import Store, table_from_results, write_bundle
-    from dpcompress.latency import profile as measure_table
-    from dpcompress.latency.store import default_path
+    from dpcompress.graph import trace
+    from dpcompress.latency import table_from_results
     from dpcompress.models import default_input, load_model
-    from dpcompress.runner import Target
 
-    target = Target(engine, device, precision, threads, batch)
     torch.manual_seed(0)  # the same graph each time: it need not be measured again
-    network = load_model(model, None, dict(model_args or ()))
-    shape = input or default_input(model)
-    blueprint = trace(network, shape, candidate_limits(max_growth, max_weight_mb))
+    network = load_model(model.model, None, model.model_args)
+    size = model.input or default_input(model.model)
+    blueprint = trace(network, size, limits)
+    if bundle is not None:
+        _write_bundle(bundle, network, blueprint, target, json)
+        return
+    assert output is not None
     if results is not None:
         table = table_from_results(blueprint, results)
     else:
-        unchanged = build(network, keep_everything(blueprint))
-        original = export(unchanged, shape, batch)
-        if bundle is not None:
-            with progress_bar("bundle") as progress:
-                graphs = write_bundle(
-                    blueprint,
-                    bundle,
-                    original=original,
-                    target=target,
-                    progress=progress,
-                )
-            size = bundle.stat().st_size
-            if json:
-                emit({"output": str(bundle), "graphs": graphs, "bytes": size})
-            else:
-                print(f"{bundle}: {graphs} graphs, {size / 1e6:.1f} MB")
-            return
-        known = Store(store or default_path())
-        with known, progress_bar("profile") as progress:
-            table = measure_table(
-                blueprint,
-                original=original,
-                target=target,
-                store=known,
-                progress=progress,
-            )
-    assert output is not None
+        table = _measured(network, blueprint, target, store)
     table.write(output)
     summary = _summary(table, output)
     if not json:
@@ -183,18 +130,55 @@ def profile(
     if check:
         from dpcompress.pipeline.whole_networks import check_table, write_check
 
-        with progress_bar("check") as progress:
-            table, found = check_table(
-                network, blueprint, table, check, progress=progress
-            )
+        with progress_bar("check") as bar:
+            table, found = check_table(network, blueprint, table, check, progress=bar)
         table.write(output)
         write_check(found, output)
-        summary |= _summary(table, output)
-        summary["check"] = found.summary
+        summary |= _summary(table, output) | {"check": found.summary}
         if not json:
             print(found.sentence)
     if json:
         emit(summary)
+
+
+def _original(network: nn.Module, blueprint: Blueprint, target: Target) -> bytes:
+    """The original as an ONNX graph that goes the way of the merged networks."""
+    from dpcompress.blueprint import keep_everything
+    from dpcompress.exporters import export
+    from dpcompress.graph import build
+
+    unchanged = build(network, keep_everything(blueprint))
+    return export(unchanged, blueprint.input, target.batch)
+
+
+def _write_bundle(
+    path: Path, network: nn.Module, blueprint: Blueprint, target: Target, json: bool
+) -> None:
+    from dpcompress.latency import write_bundle
+
+    original = _original(network, blueprint, target)
+    with progress_bar("bundle") as progress:
+        graphs = write_bundle(
+            blueprint, path, original=original, target=target, progress=progress
+        )
+    size = path.stat().st_size
+    if json:
+        emit({"output": str(path), "graphs": graphs, "bytes": size})
+    else:
+        print(f"{path}: {graphs} graphs, {size / 1e6:.1f} MB")
+
+
+def _measured(
+    network: nn.Module, blueprint: Blueprint, target: Target, store: Path | None
+) -> LatencyTable:
+    from dpcompress.latency import Store, profile
+    from dpcompress.latency.store import default_path
+
+    original = _original(network, blueprint, target)
+    with Store(store or default_path()) as known, progress_bar("profile") as progress:
+        return profile(
+            blueprint, original=original, target=target, store=known, progress=progress
+        )
 
 
 def _summary(table: LatencyTable, output: Path) -> dict[str, Any]:

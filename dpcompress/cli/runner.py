@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dpcompress.cli.options import Json
+from dpcompress.cli.files import Json
 from dpcompress.cli.output import emit
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dpcompress.cli.options import Json
+from dpcompress.cli.files import Json, StoreFile
 from dpcompress.cli.output import emit, print_table
-from dpcompress.cli.profile import StoreFile
 from dpcompress.errors import UsageError
 
+if TYPE_CHECKING:
+    from pydantic import Field
 
-class Action(StrEnum):
-    """What to do with the store."""
-
-    LIST = "list"
-    EXPORT = "export"
-    IMPORT = "import"
+    from dpcompress.settings import Shown
 
 
 def store(
     action: Annotated[
-        Action,
-        typer.Argument(
-            help="list: how much was measured on what. export: write all as JSON lines. "
-            "import: take what export wrote; the later of two measurements stays."
+        Literal["list", "export", "import"],
+        Shown("ACTION", argument=True),
+        Field(
+            description="list: how much was measured on what. export: write all as JSON "
+            "lines. import: take what export wrote; the later of two measurements stays."
         ),
     ],
     file: Annotated[
@@ -47,8 +43,8 @@ def store(
       dpcompress store list
       dpcompress store export measurements.jsonl
     """
-    if (file is None) != (action is Action.LIST):
-        wanted = "takes no file" if action is Action.LIST else "needs a file"
+    if (file is None) != (action == "list"):
+        wanted = "takes no file" if action == "list" else "needs a file"
         raise UsageError(f"{action} {wanted}.", "See: dpcompress store --help")
     from collections import Counter
 
@@ -56,11 +52,11 @@ def store(
     from dpcompress.latency.store import default_path
 
     path = store or default_path()
-    if action is not Action.IMPORT and not path.exists():
+    if action != "import" and not path.exists():
         raise UsageError(f"There is no store at {path}.", "Run dpcompress profile first.")
     with Store(path) as known:
         if file is not None:
-            moved = known.export(file) if action is Action.EXPORT else known.include(file)
+            moved = known.export(file) if action == "export" else known.include(file)
             if json:
                 emit({"store": str(path), "file": str(file), "measurements": moved})
             else:

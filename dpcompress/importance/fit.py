@@ -20,6 +20,7 @@ from dpcompress.graph.span_fit import (
     Original,
 )
 from dpcompress.importance.protocol import Chunk, Entry, Scores
+from dpcompress.settings import SCORE_IMAGES
 from dpcompress.training import Data, Split, check_classes, predict_logits
 
 
@@ -53,7 +54,7 @@ class Fit:
     ridge: strength of the least squares' ridge penalty.
     """
 
-    images: int = 512
+    images: int = SCORE_IMAGES
     heldout: int = 1000
     ridge: float = RIDGE
     seed: int = 0

@@ -18,10 +18,10 @@ from dpcompress.importance.fit import Fit
 from dpcompress.importance.journal import ScoreJournal
 from dpcompress.importance.protocol import Entry, Estimator, Scores
 from dpcompress.importance.values import extend, normalise
-from dpcompress.importance.workers import Executor, Scorer, run
+from dpcompress.importance.workers import Scorer, run
 from dpcompress.models import weights_digest
 from dpcompress.progress import Progress, silent
-from dpcompress.settings import Metric, Scoring
+from dpcompress.settings import Executor, Metric, Scoring
 from dpcompress.tables import ImportanceTable
 from dpcompress.training import Data, state_digest
 
@@ -104,11 +104,16 @@ def score(
     return ImportanceTable(extend(frame), {k: str(v) for k, v in header.items()})
 
 
-def estimator_of(scoring: Scoring) -> Estimator:
-    """Return the estimator that these settings describe."""
-    if scoring.estimator == "fit":
+def estimator_of(scoring: Scoring, trains: bool = True) -> Estimator:
+    """Return the estimator that these settings describe.
+
+    Args:
+        trains: whether anything may be trained, where the settings leave it open.
+    """
+    name = scoring.estimator or ("finetune" if trains else "fit")
+    if name == "fit":
         return Fit(images=scoring.images, seed=scoring.recipe.seed)
-    return Finetune(scoring.recipe)
+    return Finetune(scoring.recipe, scoring.renew)
 
 
 def _context(

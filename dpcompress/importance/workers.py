@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import cloudpickle
@@ -19,9 +19,9 @@ from torch import nn
 
 from dpcompress.blueprint import Blueprint
 from dpcompress.importance.protocol import Chunk, Estimator, Scores
+from dpcompress.settings import Executor
 from dpcompress.training import Data, deterministic
 
-Executor = Literal["local", "ray"]
 Scored = tuple[Chunk, list[Scores]]
 
 # What an estimator prepared in this process, by the scorer that it was prepared for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from dpcompress.blueprint import Blueprint
 from dpcompress.errors import UsageError
 from dpcompress.files import write_text
 from dpcompress.pipeline.folder import RunFolder
-from dpcompress.settings import RunSettings, read_settings
+from dpcompress.settings import RunSettings, changed, read_settings, verb_of
 from dpcompress.settings.run import S
 from dpcompress.tables import LatencyTable
 
@@ -38,11 +39,11 @@ def begin(
     stored = read_settings(file, kind) if begun and file.exists() else None
     if settings is None:
         if stored is None:
-            raise UsageError(f"{path} holds no run.", f"Say what to {kind.verb}.")
+            raise UsageError(f"{path} holds no run.", f"Say what to {verb_of(kind)}.")
         return RunFolder(path, kind)
-    if settings.threads is None:
-        threads = stored.threads if stored else torch.get_num_threads()
-        settings = settings.model_copy(update={"threads": threads})
+    if settings.target.threads is None:
+        threads = stored.target.threads if stored else torch.get_num_threads()
+        settings = changed(settings, target=replace(settings.target, threads=threads))
     if stored is not None:
         _require_same(settings, stored, path, until_planned)
     if settings != stored:
@@ -55,15 +56,15 @@ def _require_same(
     settings: RunSettings, stored: RunSettings, path: Path, until_planned: Sequence[str]
 ) -> None:
     asked, had = settings.model_dump(), stored.model_dump()
-    changed = [name for name in had if asked[name] != had[name]]
+    other = [name for name in had if asked[name] != had[name]]
     if not (path / "plan.json").exists():
         # An infeasible budget must not cost the tables that it was tried on.
-        changed = [name for name in changed if name not in until_planned]
-    if changed:
+        other = [name for name in other if name not in until_planned]
+    if other:
         raise UsageError(
-            f"{path} holds a run with other settings ({', '.join(changed)}).",
-            f"Go on with `dpcompress {settings.verb} -o FOLDER` alone, or choose another "
-            "folder.",
+            f"{path} holds a run with other settings ({', '.join(other)}).",
+            f"Go on with `dpcompress {verb_of(type(settings))} -o FOLDER` alone, or "
+            "choose another folder.",
         )
 
 
@@ -78,8 +79,9 @@ def require_own_table(settings: RunSettings, blueprint: Blueprint) -> None:
         return
     table = LatencyTable.read(settings.latency)
     table.require(blueprint.digest)
-    engine = settings.engine.partition(":")[0]
-    asked = {"engine": engine, "precision": settings.precision, "batch": settings.batch}
+    target = settings.target
+    engine = target.engine.partition(":")[0]
+    asked = {"engine": engine, "precision": target.precision, "batch": target.batch}
     for name, wanted in asked.items():
         made = table.header.get(name, str(wanted)).partition(":")[0]
         if made != str(wanted):

@@ -76,7 +76,7 @@ def score_spans(run: Run, bars: Bars) -> None:
             run.original_network(),
             run.blueprint,
             run.data,
-            estimator=estimator_of(scoring),
+            estimator=estimator_of(scoring, run.settings.trains),
             spans=worth_scoring(run.blueprint, run.latency),
             metric=scoring.metric,
             alpha=scoring.alpha,
@@ -169,7 +169,9 @@ def _calibration(run: Run) -> Tensor:
     return calibration_images(run.data, run.settings.images, run.settings.seed)
 
 
-SCORE = Step("score", score_spans, makes=("importance.csv",), settings=("scoring",))
+SCORE = Step(
+    "score", score_spans, makes=("importance.csv",), settings=("scoring", "train")
+)
 SOLVE = Step(
     "solve",
     choose_plan,
@@ -203,7 +205,7 @@ EXPORT_FITTED = Step(
     "merge",
     export_fitted,
     makes=("export.json", "merged.safetensors", "compressed.onnx"),
-    settings=("input", "batch", "train"),
+    settings=("input", "target", "train"),
     when=lambda settings: settings.fits,
 )
 MERGE_TRAINED = replace(MERGE, when=lambda settings: not settings.fits)

@@ -33,7 +33,7 @@ from dpcompress.models import (
 from dpcompress.models.origin import Form
 from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.pipeline.result import Result
-from dpcompress.settings import Settings, ShrinkSettings, read_settings
+from dpcompress.settings import Settings, ShrinkSettings, read_settings, verb_of
 from dpcompress.settings.run import S
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import Data, Metrics, load_data
@@ -180,7 +180,7 @@ class RunFolder(Generic[S]):
         if not self.has(name):
             raise BadInput(
                 f"{self.path} has no {name}.",
-                f"Finish the run: dpcompress {self.kind.verb} -o {self.path}",
+                f"Finish the run: dpcompress {verb_of(self.kind)} -o {self.path}",
             )
         self.record.read.add(name)
         return self.path / name

@@ -22,7 +22,6 @@ from dpcompress.training import check_above_chance, evaluate, finetune
 
 _CHECK_IMAGES = 1024
 _CERTIFICATE_IMAGES = 16
-_TARGET = ("engine", "precision", "device", "threads", "batch")
 
 
 def train_original(run: RunFolder[Any], bars: Bars) -> None:
@@ -61,7 +60,7 @@ def export_original(run: RunFolder[Any], bars: Bars) -> None:
     the same exporter. Otherwise the comparison would not be fair."""
     settings = run.settings
     network = build(run.original_network(), keep_everything(run.blueprint))
-    data = export(network, settings.input, settings.batch)
+    data = export(network, settings.input, settings.target.batch)
     check_onnx(data, network, run.data.test.first(_CHECK_IMAGES))
     run.original_onnx = data
 
@@ -73,7 +72,7 @@ def profile_layers(run: RunFolder[Any], bars: Bars) -> None:
         table = LatencyTable.read(settings.latency)
         table.require(blueprint.digest)
     else:
-        title = f"Time the layers on {settings.engine}"
+        title = f"Time the layers on {settings.target.engine}"
         with run.store() as store, bars(title) as progress:
             table = profile(
                 blueprint,
@@ -98,7 +97,7 @@ def merge_trained(run: RunFolder[Any], bars: Bars) -> None:
 def write_merged(run: RunFolder[Any], network: nn.Module, expected: nn.Module) -> None:
     """Write the weights and the ONNX of the merged network; the ONNX must compute what
     `expected` does."""
-    data = export(network, run.settings.input, run.settings.batch)
+    data = export(network, run.settings.input, run.settings.target.batch)
     run.export_check = check_onnx(data, expected, _check_images(run))
     run.save_network(network, "merged.safetensors", "merged")
     run.compressed_onnx = data
@@ -140,9 +139,9 @@ def bench_networks(run: RunFolder[Any], bars: Bars) -> None:
         speedup=Speedup.of(times["original"], times["compressed"]),
         loop=loop,
         budget_ms=plan.budget_ms,
-        engine=settings.engine,
-        batch=settings.batch,
-        threads=settings.threads,
+        engine=settings.target.engine,
+        batch=settings.target.batch,
+        threads=settings.target.threads,
     )
 
 
@@ -190,13 +189,13 @@ EXPORT = Step(
     "export original",
     export_original,
     makes=("original.onnx",),
-    settings=("input", "batch"),
+    settings=("input", "target"),
 )
 PROFILE = Step(
     "profile",
     profile_layers,
     makes=("latency.csv",),
-    settings=(*_TARGET, "latency"),
+    settings=("target", "latency"),
     external=("latency",),
     # Latency does not depend on the weights, so a retrained original keeps its table.
     ignores=("original.onnx", "original.safetensors"),
@@ -205,12 +204,12 @@ MERGE = Step(
     "merge",
     merge_trained,
     makes=("certificate.json", "export.json", "merged.safetensors", "compressed.onnx"),
-    settings=("input", "batch"),
+    settings=("input", "target"),
 )
 BENCH = Step(
     "bench",
     bench_networks,
     makes=("result.json",),
-    settings=_TARGET,
+    settings=("target",),
     version=3,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from dpcompress.errors import UsageError
@@ -11,24 +11,45 @@ from dpcompress.runner.engine import Engine, cores, engine_class, parse_engine
 
 @dataclass(frozen=True)
 class Target:
-    """An engine and how it runs.
-
-    engine: a name in `ENGINES`, with options of its own after a colon, as in
-        "tensorrt:workspace_mb=512,tactics=internal".
-    device: "cpu" or "cuda"; None takes the engine's usual one.
-    precision: numbers that the engine computes in, such as "fp32" and "fp16".
-    threads: threads of the engine; None takes all cores of this process.
-    batch: images per inference.
+    """An engine and how it runs. The fields say in words what they are, for --help.
 
     Raises:
         UsageError: no such engine, or less than one thread or image.
     """
 
-    engine: str = "onnxruntime"
-    device: Optional[str] = None
-    precision: str = "fp32"
-    threads: Optional[int] = None
-    batch: int = 1
+    engine: str = field(
+        default="onnxruntime",
+        metadata={
+            "description": "Inference engine: onnxruntime, openvino, torch or tensorrt. "
+            "TensorRT has options, after a colon: "
+            "tensorrt:workspace_mb=512,tactics=internal (docs/tensorrt.md)."
+        },
+    )
+    device: Optional[str] = field(
+        default=None,
+        metadata={
+            "description": "cpu or cuda, for engines that run on both. Without it: the "
+            "engine's usual one."
+        },
+    )
+    precision: str = field(
+        default="fp32",
+        metadata={
+            "description": "Numbers that the engine computes in: fp32; some have "
+            "others, such as tensorrt tf32 and fp16."
+        },
+    )
+    threads: Optional[int] = field(
+        default=None,
+        metadata={
+            "ge": 1,
+            "description": "Threads of the engine. Without it: all cores.",
+        },
+    )
+    batch: int = field(
+        default=1,
+        metadata={"ge": 1, "description": "Images per inference."},
+    )
 
     def __post_init__(self) -> None:
         parse_engine(self.engine)

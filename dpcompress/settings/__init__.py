@@ -1,26 +1,81 @@
 """What a command does, as plain data: the one place of defaults and checks. No torch."""
 
-from dpcompress.settings.recipe import SCORE, Recipe
+from dpcompress.runner.target import Target
+from dpcompress.settings.network import (
+    INPUT_FIELD,
+    MODEL_ARGS_FIELD,
+    Channels,
+    DataOptions,
+    ModelArgs,
+    ModelOptions,
+    Size,
+)
+from dpcompress.settings.options import (
+    BUDGET,
+    ENGINE,
+    MODEL,
+    SEARCH,
+    TRAINING,
+    Options,
+    Shown,
+)
+from dpcompress.settings.recipe import FINETUNE, SCORE, Recipe
 from dpcompress.settings.run import (
+    BUDGET_FIELD,
     EXAMPLE,
     By,
-    Metric,
+    LimitOptions,
     RunSettings,
-    Scoring,
     Settings,
     ShrinkSettings,
+    TargetOptions,
+    Tuning,
+    changed,
     read_settings,
+    seeded,
+    verb_of,
 )
+from dpcompress.settings.scoring import SCORE_IMAGES, Executor, Metric, Scoring, Workers
+from dpcompress.settings.solving import LIMITS, Caps, Decisions
 
 __all__ = [
+    "BUDGET",
+    "BUDGET_FIELD",
+    "LIMITS",
+    "MODEL_ARGS_FIELD",
+    "Caps",
+    "Decisions",
+    "ModelArgs",
+    "ENGINE",
     "EXAMPLE",
+    "FINETUNE",
+    "INPUT_FIELD",
+    "MODEL",
     "SCORE",
+    "SCORE_IMAGES",
+    "SEARCH",
+    "TRAINING",
     "By",
+    "Channels",
+    "DataOptions",
+    "Executor",
+    "LimitOptions",
     "Metric",
+    "ModelOptions",
+    "Options",
     "Recipe",
     "RunSettings",
     "Scoring",
     "Settings",
     "ShrinkSettings",
+    "Shown",
+    "Size",
+    "Target",
+    "TargetOptions",
+    "Tuning",
+    "Workers",
+    "changed",
     "read_settings",
+    "seeded",
+    "verb_of",
 ]

@@ -2,121 +2,143 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from dpcompress.blueprint import Limits
-from dpcompress.blueprint.data import parse
-from dpcompress.errors import UsageError
-from dpcompress.runner import Target
-from dpcompress.settings.recipe import SCORE, Recipe
+from dpcompress.blueprint.data import Frozen, parse
+from dpcompress.errors import BadInput, UsageError
+from dpcompress.runner.target import Target
+from dpcompress.settings.network import INPUT_FIELD, DataOptions, ModelOptions, Size
+from dpcompress.settings.options import (
+    BUDGET,
+    ENGINE,
+    HIDDEN,
+    MODEL,
+    SEARCH,
+    TRAINING,
+    Options,
+    Shown,
+)
+from dpcompress.settings.recipe import (
+    FINETUNE,
+    PRETRAIN,
+    SCORE,
+    SEED_FIELD,
+    Count,
+    Fraction,
+    Recipe,
+)
+from dpcompress.settings.recipe import SEARCH as SEARCH_RECIPE
+from dpcompress.settings.scoring import Scoring
 
 By = Literal["activation", "block"]
-Metric = Literal["accuracy", "loss", "logits"]
+TargetOptions = Annotated[Target, Options(panel=ENGINE)]
+LimitOptions = Annotated[Limits, Options(panel=SEARCH)]
+BUDGET_FIELD = Field(
+    description="Latency that the whole network may have: 12.5ms, 70% of the original's, "
+    "or 1.5x as a speed-up."
+)
+M = TypeVar("M", bound=BaseModel)
 
 
-class Scoring(BaseModel):
-    """How importance is scored: the estimator, its recipe ("finetune") or number of
-    calibration images ("fit"), what is read off, the shift."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    estimator: Literal["finetune", "fit"] = "finetune"
-    recipe: Recipe = SCORE
-    images: Annotated[int, Field(ge=1)] = 512
-    metric: Metric = "loss"
-    alpha: float | None = None
+def changed(model: M, /, **changes: Any) -> M:
+    """`model` with other values, checked as if it had been made with them."""
+    return model.model_validate(dict(model) | changes)
 
 
-class RunSettings(BaseModel):
+def seeded(model: M, seed: int) -> M:
+    """`model` with another seed, in the models that it is made of too."""
+    parts = {n: seeded(p, seed) for n, p in model if isinstance(p, BaseModel)}
+    own = {"seed": seed} if "seed" in type(model).model_fields else {}
+    return changed(model, **parts, **own)
+
+
+class RunSettings(DataOptions, ModelOptions):
     """What every run says, whatever method it uses.
 
-    pretrain: recipe for training the network from scratch first; None to use `weights`.
-    device: cpu or cuda, None for the engine's usual one.
-    latency: a latency table made before.
-    threads: of the engine and of the measurements; None takes all cores.
+    Files are named by absolute paths, so that a run can be gone on with from another
+    folder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    verb: ClassVar[str]
+    version: Annotated[Literal[2], HIDDEN] = 2
+    input: Annotated[Size, Shown("CxHxW", MODEL), INPUT_FIELD]
+    target: TargetOptions = Target()
+    limits: LimitOptions = Limits()
+    latency: Annotated[
+        str | None,
+        Shown("T.csv", ENGINE),
+        Field(description="Use this latency table instead of measuring one."),
+    ] = None
+    pretrain: Annotated[
+        Recipe | None,
+        Options(
+            pretrain_epochs="epochs",
+            panel=TRAINING,
+            lead="Train from scratch first (without it: not)",
+            base=PRETRAIN,
+        ),
+    ] = None
+    finetune: Annotated[Recipe, Options("epochs", "lr", panel=TRAINING)] = FINETUNE
+    seed: Annotated[int, Shown(panel=TRAINING), SEED_FIELD] = 0
 
-    version: Literal[1] = 1
-    model: str
-    model_args: dict[str, JsonValue] = {}
-    weights: str | None = None
-    pretrain: Recipe | None = None
-    input: tuple[int, int, int]
-    data: str
-    resize: int | None = None
-    crop: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    engine: str = "onnxruntime"
-    precision: str = "fp32"
-    device: str | None = None
-    threads: int | None = None
-    batch: Annotated[int, Field(ge=1)] = 1
-    latency: str | None = None
-    limits: Limits = Limits()
-    finetune: Recipe = Recipe(epochs=20, distill_weight=0.5)
-    seed: int = 0
+    @field_validator("model")
+    @classmethod
+    def _absolute_model(cls, value: str) -> str:
+        file, factory, function = value.rpartition(".py:")
+        return f"{_absolute(f'{file}.py')}:{function}" if factory else value
+
+    @field_validator("weights", "latency")
+    @classmethod
+    def _absolute_file(cls, value: str | None) -> str | None:
+        return value if value in (None, "default") else _absolute(value)
+
+    @field_validator("data")
+    @classmethod
+    def _absolute_data(cls, value: str) -> str:
+        kind, prefix, folder = value.rpartition("cifar10:")
+        return value if value == "digits" else f"{kind}{prefix}{_absolute(folder)}"
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_weights(self) -> Self:
         if self.weights is not None and self.pretrain is not None:
             raise ValueError("give weights or train from scratch, not both")
         return self
 
-    @property
-    def target(self) -> Target:
-        """What networks and their parts are measured on."""
-        return Target(self.engine, self.device, self.precision, self.threads, self.batch)
 
-    def seeded(self, seed: int) -> Self:
-        """The same run with another seed everywhere."""
-        recipes: dict[str, Any] = {
-            name: value.model_copy(update={"seed": seed})
-            for name, value in self
-            if isinstance(value, Recipe)
-        }
-        return self.model_copy(update={"seed": seed, **recipes})
+class Tuning(Frozen):
+    """How the network of a plan gets its weights.
 
-
-class Settings(RunSettings):
-    """A run of `compress`.
-
-    latency: a table to use instead of measuring one.
-    measure: whether planned networks are built and measured until one is *measured* to
-        fit the budget; None: where the table is measured too, as one made before may be
-        of another machine.
-    budget: as `parse_budget` takes it, end to end.
-    train: "none" fits the plan's spans to the original, without labels or training.
-    form: what is fine-tuned: the "linearized" network, before it is merged exactly, or
-        the "merged" one, starting from spans that were fitted.
-    images: unlabelled ones that spans are fitted on.
+    images: unlabelled ones that spans are fitted on, where they are.
     """
 
-    verb: ClassVar[str] = "compress"
-    budget: str
-    measure: bool | None = None
-    scoring: Scoring = Scoring()
-    train: Literal["finetune", "none"] = "finetune"
-    form: Literal["linearized", "merged"] = "linearized"
-    images: Annotated[int, Field(ge=1)] = 1024
+    train: Annotated[
+        Literal["finetune", "none"],
+        Shown(panel=TRAINING),
+        Field(
+            description="'finetune', or 'none': fit every span of the plan to the "
+            "original by least squares instead, without labels; takes minutes."
+        ),
+    ] = "finetune"
+    form: Annotated[
+        Literal["linearized", "merged"],
+        Shown(panel=TRAINING),
+        Field(
+            description="What is trained: the 'linearized' network, to be merged exactly "
+            "later, or the 'merged' one, small from the start, whose spans were first "
+            "fitted to the original by least squares."
+        ),
+    ] = "linearized"
+    images: Annotated[Count, HIDDEN] = 1024
 
-    @property
-    def measures(self) -> bool:
-        """Whether planned networks are measured to choose among them."""
-        return self.latency is None if self.measure is None else self.measure
+    @model_validator(mode="after")
+    def _check_form(self) -> Self:
+        if self.train == "none" and self.form == "merged":
+            raise ValueError("form merged is for training, train none does without")
+        return self
 
     @property
     def fits(self) -> bool:
@@ -128,29 +150,88 @@ class Settings(RunSettings):
         """Whether the compressed network is fine-tuned."""
         return self.train == "finetune"
 
-    def seeded(self, seed: int) -> Self:
-        recipe = self.scoring.recipe.model_copy(update={"seed": seed})
-        scoring = self.scoring.model_copy(update={"recipe": recipe})
-        return super().seeded(seed).model_copy(update={"scoring": scoring})
+
+class Settings(Tuning, RunSettings):
+    """A run of `compress`.
+
+    budget: as `parse_budget` takes it, end to end.
+    """
+
+    verb: Annotated[Literal["compress"], HIDDEN] = "compress"
+    budget: Annotated[
+        str,
+        Shown("TIME|%|x", BUDGET),
+        BUDGET_FIELD,
+    ]
+    measure: Annotated[
+        bool | None,
+        Shown(panel=BUDGET),
+        Field(
+            description="Build and time planned networks until one is measured to fit "
+            "the budget. Without it: yes, unless --latency is given: that table may be "
+            "of another machine."
+        ),
+    ] = None
+    scoring: Annotated[
+        Scoring, Options("estimator", score_steps="recipe.steps", panel=SEARCH)
+    ] = Scoring()
+
+    @property
+    def measures(self) -> bool:
+        """Whether planned networks are measured to choose among them."""
+        return self.latency is None if self.measure is None else self.measure
 
 
 class ShrinkSettings(RunSettings):
-    """A run of `shrink`.
+    """A run of `shrink`: see `depthshrinker.search`, `finetune_fading` and `Merger`."""
 
-    keep, by, latency_weight: see `depthshrinker.search`; its recipe is `search`.
-    latency: a table that weighs the masks and chooses where to cut.
-    fade, features: see `depthshrinker.finetune`.
-    free_activations: see `depthshrinker.Merger.plan`.
-    """
-
-    verb: ClassVar[str] = "shrink"
-    keep: int
-    by: By = "activation"
-    search: Recipe = Recipe(epochs=10, distill_weight=0.5)
-    latency_weight: Annotated[float, Field(ge=0)] = 1.0
-    fade: Annotated[float, Field(ge=0, le=1)] = 0.5
-    features: Annotated[float, Field(ge=0)] = 0.0
-    free_activations: bool = False
+    verb: Annotated[Literal["shrink"], HIDDEN] = "shrink"
+    latency: Annotated[
+        str | None,
+        Shown("T.csv", SEARCH),
+        Field(
+            description="A latency table: weighs the masks by the time that they cost, "
+            "and merges where it is fastest. Without it: all weigh the same."
+        ),
+    ] = None
+    keep: Annotated[int, Shown("K", SEARCH), Field(description="How many masks stay on.")]
+    by: Annotated[
+        By,
+        Shown(panel=SEARCH),
+        Field(
+            description="What has a mask: each activation, or all those inside a block."
+        ),
+    ] = "activation"
+    search: Annotated[
+        Recipe, Options(search_epochs="epochs", search_lr="lr", panel=SEARCH)
+    ] = SEARCH_RECIPE
+    latency_weight: Annotated[
+        float,
+        Shown(panel=SEARCH),
+        Field(ge=0, description="Loss that the time of the whole original costs."),
+    ] = 1.0
+    fade: Annotated[
+        Fraction,
+        Shown(panel=TRAINING),
+        Field(
+            description="Share of fine-tuning during which removed activations fade; 0: "
+            "gone at once."
+        ),
+    ] = 0.5
+    features: Annotated[
+        float,
+        Shown(panel=TRAINING),
+        Field(
+            ge=0,
+            description="Weight of following the original's features too; 0: its "
+            "outputs alone.",
+        ),
+    ] = 0.0
+    free_activations: Annotated[
+        bool,
+        Shown(panel=TRAINING),
+        Field(description="Add one after each merged convolution that has none."),
+    ] = False
 
 
 EXAMPLE = Settings(
@@ -158,9 +239,9 @@ EXAMPLE = Settings(
     model_args={"num_classes": 10},
     input=(3, 32, 32),
     data="digits",
-    batch=32,
+    target=Target(batch=32),
     budget="65%",
-    scoring=Scoring(recipe=SCORE.model_copy(update={"steps": 8})),
+    scoring=Scoring(recipe=changed(SCORE, steps=8)),
     pretrain=Recipe(epochs=20, batch_size=64, lr=0.1, warmup=0.3, schedule="onecycle"),
     finetune=Recipe(epochs=12, batch_size=64, lr=0.05, distill_weight=0.5),
 )
@@ -175,22 +256,32 @@ def read_settings(path: Path, kind: type[S]) -> S:
     """The settings in a run folder.
 
     Raises:
-        BadInput: they are damaged.
+        BadInput: they are damaged, or of a release that wrote them in another way.
         UsageError: they are of another verb.
     """
     text = path.read_bytes()
-    others = (k for k in (Settings, ShrinkSettings) if k is not kind)
-    if any(_fits(other, text) for other in others):
-        raise UsageError(
-            f"{path.parent} holds a run of another verb than {kind.verb}.",
-            "Choose another folder.",
-        )
+    try:
+        said: Any = json.loads(text)
+    except ValueError:
+        said = None
+    if isinstance(said, dict):
+        if said.get("version") == 1:
+            raise BadInput(
+                f"{path} is of an earlier release, whose runs cannot be gone on with.",
+                "Run the same command with another folder.",
+            )
+        if said.get("verb") in {"compress", "shrink"} - {verb_of(kind)}:
+            raise UsageError(
+                f"{path.parent} holds a run of another verb than {verb_of(kind)}.",
+                "Choose another folder.",
+            )
     return parse(kind, text, path)
 
 
-def _fits(kind: type[RunSettings], text: bytes) -> bool:
-    try:
-        kind.model_validate_json(text)
-    except ValidationError:
-        return False
-    return True
+def verb_of(kind: type[RunSettings]) -> str:
+    """The verb that runs these settings."""
+    return str(kind.model_fields["verb"].default)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve())

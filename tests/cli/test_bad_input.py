@@ -209,8 +209,8 @@ def test_options_that_would_be_ignored(run: Run, here: Path):
 
 
 def test_values_that_no_setting_takes(run: Run, here: Path):
-    refused(compress(run, "--lr", 0), 2, "finetune.lr", "greater than 0")
-    refused(score(run, "photos", "--lr", 0), 2, "lr", "greater than 0")
+    refused(compress(run, "--lr", 0), 2, "--lr 0: ", "greater than 0")
+    refused(score(run, "photos", "--lr", 0), 2, "--lr 0: ", "greater than 0")
     refused(compress(run, "--pretrain-epochs", 3), 2, "not both")
     assert not (here / "run/run.json").exists()
 
@@ -347,10 +347,11 @@ def test_shrink_and_expand(run: Run, here: Path):
     for keep in (0, 3):
         refused(run(*shrink, "--keep", keep), 2, f"{keep} of 2 masks", "Keep 1 to 2.")
     refused(run(*shrink, "--keep", 1, "--by", "block"), 4, "no residual blocks", "--by")
-    refused(run(*shrink, "--keep", 1, "--by", "layer"), 2, "activation or block")
+    refused(run(*shrink, "--keep", 1, "--by", "layer"), 2, "'activation' or 'block'")
     done = run(*shrink, "--keep", 1, "--latency", "other_latency.csv")
     refused(done, 4, "other_latency.csv", "0123456789abcdef", "Make it again")
-    refused(run(*shrink), 2, "needs --data and --keep")
+    refused(run(*shrink), 2, "needs --keep")
+    refused(run("shrink", "net.py:net", "-o", "run"), 2, "needs --data and --keep")
     refused(run("shrink", "-o", "run"), 2, "run holds no run")
     refused(run("shrink", "--keep", 1, "-o", "run"), 2, "--keep without a MODEL")
     done = run(*shrink, "--keep", 2, "--max-growth", 1)

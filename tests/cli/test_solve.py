@@ -8,8 +8,6 @@ import pandas as pd
 import pytest
 
 from dpcompress.blueprint import Plan
-from dpcompress.cli.solve import numbers, ranges
-from dpcompress.errors import UsageError
 from dpcompress.tables import ImportanceTable, LatencyTable
 from experiments.solver.synthetic import chain
 
@@ -83,15 +81,6 @@ def test_exit_codes(
     done = run("solve", *tables, *asked)
     assert done.code == code
     assert "Traceback" not in done.err and "error: " in done.err
-
-
-def test_numbers() -> None:
-    assert numbers("3,5-7") == [3, 5, 6, 7]
-    assert ranges("4, 6-9") == [(4, 4), (6, 9)]
-    assert numbers("") == []
-    for text in ("a", "3-", "-3", "7-5", "1-2-3", "٣"):
-        with pytest.raises(UsageError):
-            ranges(text)
 
 
 @pytest.mark.slow

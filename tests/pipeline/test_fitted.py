@@ -14,6 +14,7 @@ from dpcompress.blueprint import candidates
 from dpcompress.graph import trace
 from dpcompress.models import load_model, read_state_dict, save_weights
 from dpcompress.pipeline import Result, Scoring, Settings, compress
+from dpcompress.runner import Target
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import Recipe, finetune, load_data
 
@@ -60,7 +61,7 @@ def run(trained: Path, folder: Path, **options: Any) -> Result:
         latency=f"{trained}/latency.csv",
         input=(3, 8, 8),
         data="digits",
-        threads=1,
+        target=Target(threads=1),
         budget="80%",
         scoring=Scoring(estimator="fit", images=200),
         images=400,

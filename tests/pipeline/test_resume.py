@@ -42,12 +42,14 @@ import sys
 from pathlib import Path
 import torch
 from dpcompress.pipeline import Scoring, Settings, compress
+from dpcompress.runner import Target
 from dpcompress.training import Recipe
 
 torch.set_num_threads(1)
 network, folder, latency, budget = sys.argv[1:]
 settings = Settings(
-    model=f"{network}:network", input=(3, 16, 16), data="digits", batch=4, threads=1,
+    model=f"{network}:network", input=(3, 16, 16), data="digits",
+    target=Target(threads=1, batch=4),
     budget=budget,
     latency=None if latency == "none" else latency,
     pretrain=Recipe(epochs=6, batch_size=32, lr=0.1),

@@ -15,6 +15,7 @@ from dpcompress.blueprint import Blueprint, Plan, candidates
 from dpcompress.errors import BadInput, BadTable, UsageError
 from dpcompress.pipeline import ShrinkSettings, compress, shrink
 from dpcompress.progress import Progress, silent
+from dpcompress.runner import Target
 from dpcompress.tables import LatencyTable
 from dpcompress.training import Recipe
 from tests.pipeline.test_resume import NETWORK
@@ -61,7 +62,7 @@ def nets(tmp_path: Path) -> Path:
 def settings(nets: Path, **changes: object) -> ShrinkSettings:
     return ShrinkSettings(
         model=f"{nets}:blocks",
-        **{"input": (3, 16, 16), "data": "digits", "threads": 1},
+        **{"input": (3, 16, 16), "data": "digits", "target": Target(threads=1)},
         **{"keep": 1, "by": "block", **changes},
         pretrain=Recipe(epochs=6, batch_size=32, lr=0.1),
         search=Recipe(epochs=2, batch_size=64, lr=0.05, distill_weight=0.5),

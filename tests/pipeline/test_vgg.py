@@ -10,6 +10,7 @@ import pytest
 from dpcompress.pipeline import Scoring, Settings, compress
 from dpcompress.pipeline.folder import RunFolder
 from dpcompress.pipeline.whole_networks import uncorrected_ms
+from dpcompress.runner import Target
 from dpcompress.training import Recipe
 
 NETWORK = """
@@ -30,8 +31,7 @@ def test_a_vgg_becomes_shallower(tmp_path: Path):
         model=f"{tmp_path / 'nets.py'}:vgg_bn",
         input=(3, 16, 16),
         data="digits",
-        batch=8,
-        threads=1,
+        target=Target(threads=1, batch=8),
         budget="80%",
         pretrain=Recipe(epochs=5, batch_size=32, lr=0.05),
         scoring=Scoring(recipe=Recipe(steps=4, batch_size=32, lr=0.02)),

@@ -135,9 +135,9 @@ def test_score_by_fitting(trained: list[str], tmp_path: Path) -> None:
     assert (scored["importance"] == -scored["logits"]).all()
     for wrong, message in (
         (["--steps", 3], "estimator fit has no --steps"),
-        (["--estimator", "guess"], "no estimator guess"),
+        (["--estimator", "guess"], "--estimator guess: should be 'finetune' or"),
         (["--estimator", "finetune", "--metric", "logits"], "finetune has no metric"),
-        (["--executor", "cloud"], "no executor cloud"),
+        (["--executor", "cloud"], "--executor cloud: should be 'local' or"),
     ):
         with pytest.raises(UsageError, match=message):
             call(*arguments, *wrong)

@@ -1,0 +1,51 @@
+"""How settings appear among the options of a command line: marks for ``Annotated``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+MODEL, BUDGET, ENGINE = "Model and data", "Budget", "Engine"
+SEARCH, TRAINING, OUTPUT = "Search and scoring", "Training", "Output"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How one field appears.
+
+    metavar: stands for the value in --help; "" names its type.
+    panel: heading under which --help lists it; "" is that of the model it belongs to.
+    argument: whether it is given by its place, without a name.
+    hidden: whether it is no option at all.
+    """
+
+    metavar: str = ""
+    panel: str = ""
+    argument: bool = False
+    hidden: bool = False
+
+
+class Options:
+    """Which fields of a model are options, and under which names.
+
+    Args:
+        names: fields that are options under their own names; none means all.
+        panel: heading under which --help lists them.
+        lead: what each one's help begins with, before a colon.
+        base: the values of fields that no option changes; None takes the model's own.
+        renamed: options and the paths of their fields, as in score_steps="recipe.steps".
+    """
+
+    def __init__(
+        self,
+        *names: str,
+        panel: str = "",
+        lead: str = "",
+        base: Any = None,
+        **renamed: str,
+    ) -> None:
+        self.paths = {name: name for name in names} | renamed
+        self.panel, self.lead, self.base = panel, lead, base
+
+
+HIDDEN = Shown(hidden=True)
