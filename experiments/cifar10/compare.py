@@ -192,7 +192,9 @@ def compare(context: Context, parts: tuple[str, ...] = PARTS) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", required=True, help="cifar10:FOLDER")
     parser.add_argument("--weights", type=Path, required=True)

@@ -22,7 +22,9 @@ from dpcompress.pipeline import EXAMPLE, compress
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output", type=Path)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
@@ -32,19 +34,22 @@ def main() -> None:
         result = compress(
             EXAMPLE.seeded(seed), arguments.runs / f"seed{seed}", progress_bar
         )
-        expected, error = result.expected_ms, result.prediction_error
-        assert expected is not None and error is not None and result.loop is not None
+        compressed, expected_ms = result.compressed, result.expected_ms
+        assert compressed.predicted_ms and compressed.corrected_ms and expected_ms
+        assert result.prediction_error is not None and result.loop is not None
         rows.append(
             {
                 "seed": seed,
-                "layers": result.compressed.layers,
+                "layers": compressed.layers,
                 "original_accuracy": round(result.original.accuracy, 4),
-                "accuracy": round(result.compressed.accuracy, 4),
+                "accuracy": round(compressed.accuracy, 4),
                 "original_ms": round(result.original.measured.median_ms, 3),
-                "expected_ms": round(expected, 3),
-                "measured_ms": round(result.compressed.measured.median_ms, 3),
-                "spread_ms": round(result.compressed.measured.spread_ms, 3),
-                "prediction_error": round(error, 4),
+                "predicted_ms": round(compressed.predicted_ms, 3),
+                "corrected_ms": round(compressed.corrected_ms, 3),
+                "expected_ms": round(expected_ms, 3),
+                "measured_ms": round(compressed.measured.median_ms, 3),
+                "spread_ms": round(compressed.measured.spread_ms, 3),
+                "prediction_error": round(result.prediction_error, 4),
                 "networks_measured": len(result.loop.trials),
                 "speedup": round(result.speedup.median, 3),
                 "speedup_low": round(result.speedup.low, 3),

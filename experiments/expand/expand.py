@@ -84,7 +84,9 @@ def train(way: str, width: int, epochs: int, seed: int, data: Data) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--widths", type=int, nargs="+", default=[8])

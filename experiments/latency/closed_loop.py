@@ -13,23 +13,24 @@ it was.
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pandas as pd
 
-from dpcompress.blueprint import Blueprint, candidates
-from dpcompress.latency import bench, profile
-from dpcompress.pipeline.closed_loop import close_loop
+from dpcompress.blueprint import Blueprint, Plan, candidates
+from dpcompress.latency import Store, bench
+from dpcompress.pipeline.closed_loop import Loop, close_loop
 from dpcompress.pipeline.trials import Trials
 from dpcompress.pipeline.whole_networks import calibrate, merged_onnx
-from dpcompress.runner import Target, ratio
+from dpcompress.runner import Ratio, Target, ratio
 from dpcompress.solver import solve
 from dpcompress.tables import ImportanceTable, LatencyTable
-from experiments.latency import mobilenet
+from experiments.latency.common import arguments, measured, network, prepared, write
 
+# From 0, the original's time, to 1, the least that any plan is predicted to take.
 TIGHTNESS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""From 0, the original's time, to 1, the least that any plan is predicted to take."""
 
 
 def importance(blueprint: Blueprint, seed: int = 0) -> ImportanceTable:
@@ -53,75 +54,75 @@ def importance(blueprint: Blueprint, seed: int = 0) -> ImportanceTable:
 
 
 def main() -> None:
-    parser = mobilenet.arguments(__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--engine", default="onnxruntime")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--name", default="closed_loop", help="of the files written")
     parser.add_argument("--tightness", type=float, nargs="+", default=TIGHTNESS)
     options = parser.parse_args()
-    made, _ = mobilenet.network(options.model, options.size)
-    blueprint, original = mobilenet.prepared(
-        options.work, options.model, options.size, options.batch
-    )
-    target = Target(options.engine, threads=options.threads, batch=options.batch)
-    kept = options.work / f"{options.name}.csv"
+    work, batch = options.work, options.batch
+    made, _ = network(options.model, options.size)
+    blueprint, original = prepared(work, options.model, options.size, batch)
+    target = Target(options.engine, threads=options.threads, batch=batch)
+    kept = work / f"{options.name}.csv"
     if not kept.exists():
-        with mobilenet.store(options.work) as measurements:
-            table = profile(
-                blueprint,
-                original=original,
-                target=target,
-                store=measurements,
-            )
-        calibrate(table, made, blueprint).write(kept)
+        calibrate(measured(work, blueprint, original, target), made, blueprint).write(
+            kept
+        )
     table = LatencyTable.read(kept)
+    whole_ms = table.e2e_ms
+    assert whole_ms is not None
     frontier = solve(table, importance(blueprint))
-    least = frontier.latency_ms[0] / table.e2e_ms
+    least = frontier.latency_ms[0] / whole_ms
     print(f"{len(frontier)} plans, the fastest takes {least:.0%} of the original's time")
     runs = []
     for tightness in options.tightness:
         share = 1 - tightness * (1 - least)
-        with mobilenet.store(options.work) as measurements:
-            trials = Trials(made, original, table, measurements)
-            plan, loop = close_loop(frontier, share * table.e2e_ms, trials)
-        networks = {"original": original, "plan": merged_onnx(made, plan, options.batch)}
+        with Store(work / "measurements.sqlite") as store:
+            trials = Trials(made, original, table, store)
+            plan, loop = close_loop(frontier, share * whole_ms, trials)
+        networks = {"original": original, "plan": merged_onnx(made, plan, batch)}
         times = bench(networks, target)
         again = ratio(times["plan"], times["original"])
-        runs.append(
-            {
-                "budget": share,
-                "convolutions": len(plan.spans),
-                "first_prediction": loop.trials[0].predicted_ms / table.e2e_ms,
-                "first_measured": loop.trials[0].measured_ms / table.e2e_ms,
-                "networks": len(loop.trials),
-                "measured": loop.measured_ms / table.e2e_ms,
-                "below": loop.below,
-                "settled": loop.settled,
-                "why": loop.why,
-                "measured_again": again.median,
-                "again_low": again.low,
-                "again_high": again.high,
-                "original_ms_then": table.e2e_ms,
-                "original_ms_now": times["original"].median_ms,
-            }
-        )
+        now_ms = times["original"].median_ms
+        runs.append({"budget": share, **row(plan, loop, again, whole_ms, now_ms)})
         print(runs[-1], flush=True)
-    result = {
-        "about": {
-            "model": options.model,
-            "size": options.size,
-            "batch": options.batch,
-            "engine": f"{options.engine} {table.header['engine_version']}",
-            "device": table.header["device"],
-            "threads": table.header["threads"],
-            "python": platform.python_version(),
-            "onnxruntime": onnxruntime.__version__,
-            "plans": len(frontier),
-            "unit": "time of the original, measured in the same rounds",
-        },
-        "budgets": runs,
+    about = {
+        "model": options.model,
+        "size": options.size,
+        "batch": batch,
+        "engine": f"{options.engine} {table.header['engine_version']}",
+        "device": table.header["device"],
+        "threads": table.header["threads"],
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "plans": len(frontier),
+        "unit": "time of the original, measured in the same rounds",
     }
-    mobilenet.write(options.output / f"{options.name}.json", result)
+    write(options.output / f"{options.name}.json", {"about": about, "budgets": runs})
+
+
+def row(
+    plan: Plan, loop: Loop, again: Ratio, then_ms: float, now_ms: float
+) -> dict[str, Any]:
+    """One budget's line. then_ms, now_ms: what the original took for the table, and in
+    the sessions of `again`."""
+    first = loop.trials[0]
+    return {
+        "convolutions": len(plan.spans),
+        "first_prediction": first.predicted_ms / then_ms,
+        "first_measured": first.measured_ms / then_ms,
+        "networks": len(loop.trials),
+        "measured": loop.measured_ms / then_ms,
+        "below": loop.below,
+        "settled": loop.settled,
+        "why": loop.why,
+        "measured_again": again.median,
+        "again_low": again.low,
+        "again_high": again.high,
+        "original_ms_then": then_ms,
+        "original_ms_now": now_ms,
+    }
 
 
 if __name__ == "__main__":

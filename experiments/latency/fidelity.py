@@ -11,61 +11,53 @@ sizes. Tables and networks stay in --work, so that each step goes on where it wa
 Writes fidelity.json, and for each engine and batch the check and its picture.
 """
 
+import argparse
 import json
 from pathlib import Path
 
 from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.files import write_bytes, write_text
-from dpcompress.latency import bench, profile
+from dpcompress.latency import bench
 from dpcompress.runner import Target
 from dpcompress.solver import spread_plans
 from dpcompress.tables import LatencyTable
-from experiments.latency import mobilenet
+from experiments.latency.common import arguments, measured, network, prepared, write
 
-FITTED = 5
+CORRECTING = 5
 
 
 def main() -> None:
-    parser = mobilenet.arguments(__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("step", choices=["table", "build", "check"])
     parser.add_argument("--engines", nargs="+", default=["onnxruntime", "openvino"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--plans", type=int, default=40)
     options = parser.parse_args()
     if options.step == "build":
-        return build(options.work, options)
+        return build_networks(options)
     for engine in options.engines:
         for batch in options.batches:
-            blueprint, onnx = mobilenet.prepared(
-                options.work, options.model, options.size, batch
-            )
+            target = Target(engine, threads=options.threads, batch=batch)
             path = options.work / f"{engine}_batch{batch}.csv"
+            blueprint, onnx = prepared(options.work, options.model, options.size, batch)
             if options.step == "check":
                 check(options.work, blueprint, LatencyTable.read(path), options.output)
             elif not path.exists():
-                with mobilenet.store(options.work) as store:
-                    table = profile(
-                        blueprint,
-                        original=onnx,
-                        target=Target(engine, threads=options.threads, batch=batch),
-                        store=store,
-                    )
+                table = measured(options.work, blueprint, onnx, target)
                 table.write(path)
                 print(engine, batch, table.original_ms, table.fixed_ms, flush=True)
-    found = {}
-    for file in sorted(options.output.glob("*_batch*.check.json")):
-        data = json.loads(file.read_text())
-        found[file.name.split(".")[0]] = {k: v for k, v in data.items() if k != "runs"}
-    mobilenet.write(options.output / "fidelity.json", found)
+    if options.step == "check":
+        write(options.output / "fidelity.json", summaries(options.output))
 
 
-def build(work: Path, options) -> None:
+def build_networks(options: argparse.Namespace) -> None:
     from dpcompress.exporters import export
     from dpcompress.graph import build
 
-    made, blueprint = mobilenet.network(options.model, options.size)
+    work = options.work
+    made, blueprint = network(options.model, options.size)
     table = LatencyTable.read(work / "onnxruntime_batch1.csv")
-    plans = spread_plans(blueprint, table, options.plans + FITTED)
+    plans = spread_plans(blueprint, table, options.plans + CORRECTING)
     for i, plan in enumerate(plans):
         write_text(work / f"plan{i:02}.json", plan.to_json())
         files = {
@@ -90,16 +82,22 @@ def check(work: Path, blueprint: Blueprint, table: LatencyTable, output: Path) -
         plan = Plan.from_json(path.read_bytes(), path)
         here_ms = table.fixed_ms + sum(times[span] for span in plan.spans)
         plans.append(plan.model_copy(update={"predicted_ms": here_ms}))
-    measured = bench(
-        {file.stem: file.read_bytes() for file in files},
-        table.target,
-        timing=thorough(len(files)),
-    )
-    order = [measured[file.stem] for file in files]
-    corrected, fidelity = judge(table, plans, order, FITTED)
+    networks = {file.stem: file.read_bytes() for file in files}
+    found = bench(networks, table.target, timing=thorough(len(files)))
+    order = [found[file.stem] for file in files]
+    corrected, fidelity = judge(table, plans, order, CORRECTING)
     write_check(fidelity, output / f"{engine}_batch{batch}.csv")
     header = {k: corrected.header.get(k) for k in ("calibration", "fixed_ms")}
     print(f"{engine}, batch {batch}: {fidelity.sentence} {header}", flush=True)
+
+
+def summaries(folder: Path) -> dict[str, dict[str, object]]:
+    """Every check in `folder` without its single networks."""
+    found = {}
+    for file in sorted(folder.glob("*_batch*.check.json")):
+        data = json.loads(file.read_text())
+        found[file.name.split(".")[0]] = {k: v for k, v in data.items() if k != "runs"}
+    return found
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """Times the solver and compares it with a floored time grid.
 
-python -m experiments solver.benchmark TABLE.csv OUT: TABLE.csv is the published
-MobileNetV2-1.0 latency table; writes results.json, floored_grid.csv, growth.csv and
-growth.png into OUT.
+    python -m experiments solver.benchmark TABLE.csv OUT
+
+TABLE.csv is the published MobileNetV2-1.0 latency table; writes results.json,
+floored_grid.csv, growth.csv and growth.png into OUT.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +34,17 @@ SEEDS = range(5)
 DEPTHS = (25, 50, 100, 200, 400)
 
 
-def main(table: Path, out: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", type=Path, metavar="TABLE.csv")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    options = parser.parse_args()
+    benchmark(options.table, options.out)
+
+
+def benchmark(table: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     latency = LatencyTable.read(table)
     results: dict[str, Any] = {"machine": machine()}
@@ -216,4 +227,4 @@ def draw(growth: pd.DataFrame, path: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

@@ -28,7 +28,7 @@ from dpcompress.runner import Target
 from dpcompress.runner.results import read_results
 from dpcompress.solver import solve, spread_plans
 from dpcompress.tables import ImportanceTable, LatencyTable
-from experiments.latency.mobilenet import network
+from experiments.latency.common import network
 
 _FITTED = 5
 """Networks that correct the table, as in `profile --check`; others test it."""
@@ -121,10 +121,13 @@ def report(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     steps = parser.add_subparsers(required=True)
     for step in (ops, networks, report):
-        sub = steps.add_parser(step.__name__, help=step.__doc__)
+        about = step.__doc__ or ""
+        sub = steps.add_parser(step.__name__, help=about.replace("%", "%%"))
         sub.add_argument("folder", type=Path)
         sub.set_defaults(step=step)
         if step is ops:

@@ -142,7 +142,9 @@ def examine(spec: str, shape: tuple[int, int, int], plans: int) -> dict[str, obj
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output", type=Path)
     parser.add_argument("--plans", type=int, default=20, help="at 63x95 and 96x96")
     parser.add_argument("--usual-plans", type=int, default=3, help="at 224x224")

@@ -1,5 +1,5 @@
-"""What these experiments share: the command line, and networks that are traced and
-exported once."""
+"""What the experiments with latency tables share: options, and networks that are traced
+and exported once."""
 
 import argparse
 import json
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from dpcompress.blueprint import Blueprint, keep_everything
 from dpcompress.files import write_bytes, write_text
-from dpcompress.latency import Store
+from dpcompress.latency import Store, profile
+from dpcompress.runner import Target
+from dpcompress.tables import LatencyTable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,13 +36,18 @@ def arguments(about: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def store(work: Path) -> Store:
-    return Store(work / "measurements.sqlite")
+def measured(
+    work: Path, blueprint: Blueprint, original: bytes, target: Target
+) -> LatencyTable:
+    """The latency table; ops that `work` holds times of are not timed again."""
+    with Store(work / "measurements.sqlite") as store:
+        return profile(blueprint, original=original, target=target, store=store)
 
 
 def network(
     model: str, size: int, classes: int = 1000, **arguments: object
 ) -> "tuple[nn.Module, Blueprint]":
+    """The network with random weights, and its blueprint."""
     import torch
 
     from dpcompress.graph import trace
@@ -74,5 +81,6 @@ def prepared(
 
 
 def write(path: Path, result: object) -> None:
+    """Write and print `result` as JSON."""
     write_text(path, json.dumps(result, indent=1) + "\n")
     print(path, json.dumps(result))
