@@ -83,7 +83,7 @@ def processor_units() -> dict[str, bool] | None:
 
 
 def _machine(units: dict[str, bool] | None) -> list[Finding]:
-    from dpcompress.runner.engine import cores, cpu_model
+    from dpcompress.runner.machine import cores, cpu_model
 
     told = [
         f"{name}: {'yes' if there else 'no'}" for name, there in (units or {}).items()

@@ -15,14 +15,14 @@ from dpcompress.errors import BadInput, EngineUnavailable, first_line
 from dpcompress.onnxio.model import input_shapes, parse
 from dpcompress.onnxio.read import read
 from dpcompress.runner import Engine, Session
-from dpcompress.runner.engine import cpu_model, random_input, working
+from dpcompress.runner.engine import random_input, working
+from dpcompress.runner.machine import cpu_model
 
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Bounds of the relative error of a convolution with 64·3·3 products. Rounding alone gives
+# about 2**-24, 2**-11 and 2**-8; TF32 as much as fp16.
 _ERRORS = {"fp32": (0, 1e-5), "fp16": (1e-4, 1e-3), "bf16": (1e-3, 1e-2)}
-"""Of a convolution with 64·3·3 products, relative to its result: rounding alone gives
-about 2**-24, 2**-11 and 2**-8, TF32 as much as fp16."""
-_WARM_UPS = 3
-"""Before a CUDA graph is captured: cuDNN chooses its kernels meanwhile."""
+_WARM_UPS = 3  # inferences before a CUDA graph is captured: cuDNN chooses its kernels
 
 
 class Torch(Engine):
@@ -84,7 +84,7 @@ class Torch(Engine):
 
     @contextmanager
     def settings(self) -> Iterator[None]:
-        """This engine's own threads and arithmetic; what was set before comes back."""
+        """Set this engine's threads and arithmetic, and undo that at the end."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -96,9 +96,11 @@ class Torch(Engine):
 
 
 class _Network:
-    """An ONNX graph in torch, on a device and in its numbers, channels last.
+    """An ONNX graph as a torch module, on a device, in its precision, channels last.
 
-    inputs: name → shape. outputs: names. run: from the inputs to the tuple of outputs.
+    inputs: name → shape.
+    outputs: names.
+    run: the module; takes the inputs and returns the tuple of outputs.
     """
 
     def __init__(self, onnx: bytes, device: str, kind: torch.dtype) -> None:
@@ -117,6 +119,7 @@ class _Network:
             vars(part).update(part.named_children())
 
     def placed(self, tensor: Tensor) -> Tensor:
+        """`tensor` on the device, in its precision and layout."""
         if tensor.is_floating_point():
             tensor = tensor.to(self._kind)
         tensor = tensor.to(self._device)
@@ -152,7 +155,7 @@ class _CpuSession(Session):
 
 
 class _CudaSession(_CpuSession):
-    """Kernels are launched by one call, so that the GPU never waits for Python."""
+    """Launches all kernels by one call, so that the GPU never waits for Python."""
 
     def __init__(self, engine: Torch, network: _Network) -> None:
         super().__init__(engine, network)
@@ -165,7 +168,8 @@ class _CudaSession(_CpuSession):
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._outputs = network.run(*self._inputs)
-        self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in "ab")
+        self._start = torch.cuda.Event(enable_timing=True)
+        self._stop = torch.cuda.Event(enable_timing=True)
 
     def run_many(self, n: int) -> float:
         with working(self._engine.name):
@@ -178,10 +182,10 @@ class _CudaSession(_CpuSession):
 
 
 def check_precision(convolve: Callable[[Tensor, Tensor], Tensor], precision: str) -> None:
-    """See in how many bits `convolve` really computes.
+    """Check by its rounding error that `convolve` computes in `precision`.
 
     Raises:
-        EngineUnavailable: in other ones than `precision` has.
+        EngineUnavailable: it computes in more or fewer bits.
     """
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(64, 64, 8, 8, generator=generator) for _ in range(2))

@@ -1,7 +1,4 @@
-"""``python -m dpcompress.runner``: times a bundle on a machine with numpy and one engine.
-
-Valid on Python 3.8.
-"""
+"""``python -m dpcompress.runner`` times a bundle, with numpy and one engine."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ def time_bundle(
     *,
     timing: OpTiming = OPS,
 ) -> int:
-    """Time what `output` does not hold yet; returns how many graphs that was. The batch
+    """Time the graphs that `output` does not hold yet; returns their number. The batch
     size is the bundle's, not the target's.
 
     Raises:
@@ -106,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
-    """Exits with the code of the error, if any: see `dpcompress.errors`."""
+    """Run the command line; exits with the code of the error, if there is one."""
     options = vars(_parser().parse_args(arguments))
     warnings.showwarning = _warn  # type: ignore[assignment]
     bundle, output = options.pop("bundle"), options.pop("output")

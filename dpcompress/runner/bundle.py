@@ -1,4 +1,4 @@
-"""A bundle: graphs to time, with a manifest, in one zip. Valid on Python 3.8."""
+"""A bundle: graphs to time and a manifest, in one zip file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ MANIFEST = "manifest.json"
 
 
 class Entry(NamedTuple):
-    """`subject`: its name in the results; `file`: its graph in the zip; `bytes`: rough
-    memory of its session; `kind`: as of a `Subject`."""
+    """A graph in a bundle.
+
+    subject: its name in the results.
+    file: its ONNX file in the zip.
+    bytes, kind: see `Subject`.
+    """
 
     subject: str
     file: str
@@ -28,7 +32,8 @@ class Entry(NamedTuple):
 class Bundle:
     """Reads a bundle; its graphs are read one at a time.
 
-    about: what the results must repeat so that a table can be made of them.
+    about: facts that a table needs; the results repeat them in their header.
+    anchor: the file of the graph that tells of disturbances.
     digest: identifies the bundle.
 
     Raises:
@@ -55,16 +60,22 @@ class Bundle:
             self.anchor = str(manifest["anchor"])
             self.entries: List[Entry] = [
                 Entry(
-                    *(str(e["subject"]), str(e["file"]), int(e["bytes"])),
-                    str(e.get("kind", "")),
+                    subject=str(graph["subject"]),
+                    file=str(graph["file"]),
+                    bytes=int(graph["bytes"]),
+                    kind=str(graph.get("kind", "")),
                 )
-                for e in manifest["graphs"]
+                for graph in manifest["graphs"]
             ]
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(f"{MANIFEST} has a fault: {error!r}") from error
 
     def graph(self, file: str) -> bytes:
-        """ONNX bytes of one graph."""
+        """Read the ONNX bytes of one graph.
+
+        Raises:
+            BadInput: the bundle is damaged.
+        """
         return self._read(file)
 
     def _read(self, name: str) -> bytes:

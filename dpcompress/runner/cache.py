@@ -1,4 +1,4 @@
-"""Where this user's caches go. Valid on Python 3.8."""
+"""The folder of this user's caches."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 
 def cache_folder() -> str:
-    """The folder of the file that DPCOMPRESS_STORE names, else one in the platform's
-    cache."""
+    """The folder that holds the file named by DPCOMPRESS_STORE; without that variable,
+    dpcompress's own in the platform's cache folder."""
     named = os.environ.get("DPCOMPRESS_STORE")
     if named:
         return os.path.dirname(os.path.abspath(named))

@@ -1,13 +1,8 @@
-"""What the sampling needs of an inference engine, and the engines by name.
-
-Valid on Python 3.8.
-"""
+"""What measuring needs of an inference engine, and the engines by name."""
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import os
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Mapping, Tuple
@@ -18,51 +13,56 @@ from dpcompress.errors import BadInput, EngineUnavailable, UsageError, first_lin
 
 
 class Session(ABC):
-    """One loaded graph with its inputs and outputs bound: no copy is ever timed."""
+    """One loaded graph with its inputs and outputs bound, so that no copy is timed."""
 
     @abstractmethod
     def run_many(self, n: int) -> float:
-        """Seconds for `n` back-to-back inferences, waited for at the end only.
+        """Run `n` inferences back to back and wait for the last one; returns the seconds
+        that took, by the device's own clock if it has one (CUDA events).
 
-        An engine with a clock of its own (CUDA events) answers with that one.
+        Raises:
+            EngineUnavailable: the engine or its device stopped working.
         """
 
     @abstractmethod
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """Outputs for `inputs`, by name: for checks, never timed."""
+        """Compute the outputs for `inputs`, both by name; for checks, never timed."""
 
     def breakdown(self) -> Dict[str, float]:
-        """What the parts of one inference take; empty if the engine cannot tell."""
+        """Measure the parts of one inference: name → milliseconds, mostly. Empty if the
+        engine cannot tell."""
         return {}
 
 
 class Engine(ABC):
-    """An inference engine with its settings fixed; a factory of sessions."""
+    """An inference engine with its settings fixed; loads graphs into sessions.
+
+    device: the one in use; in the class, the one that is used if none is asked for.
+    options: names of the engine's own options; the constructor takes them as strings.
+    most_copies: how often a cheap op may stand side by side with itself in the graph
+        that it is timed in; 1 where the engine may run such copies as one.
+    """
 
     name: str
     device = "cpu"
-    """The one that is taken if none is asked for."""
     options: Tuple[str, ...] = ()
-    """Names of what else may be chosen; the constructor takes them as strings."""
     most_copies = 8
-    """How often a cheap op may stand in the graph that it is timed in, side by side with
-    itself: 1 where such copies may be run as one."""
 
     @property
     @abstractmethod
     def identity(self) -> Dict[str, str]:
-        """Everything that a time depends on besides the graph: engine, version, device,
-        precision, threads. Flat; two engines that differ here never share a time."""
+        """Everything that a time depends on besides the graph, by name: engine, version,
+        device, precision, threads. Engines that differ here never share a time."""
 
     @property
     def notes(self) -> Dict[str, str]:
-        """What else a table's header should tell, such as the clocks seen so far."""
+        """What else a table's header should say, such as the GPU's clocks so far."""
         return {}
 
     @property
     def group_bytes(self) -> int:
-        """What sessions that are timed in turn may take together; on a device with memory
-        of its own, nobody asks what it has left."""
+        """The memory that sessions may take together. It is less on a device with memory
+        of its own, which is not asked what it has left."""
         return 12_000_000_000 if self.device == "cpu" else 3_000_000_000
 
     @abstractmethod
@@ -70,11 +70,11 @@ class Engine(ABC):
         """Build `onnx` for this engine and bind random inputs.
 
         Raises:
-            BadInput: the engine rejects the graph; carries its own message.
+            BadInput: the engine rejects the graph; holds the engine's message.
         """
 
     def load_file(self, path: str) -> Session:
-        """`load` of a file: ONNX, or the engine's own kind if it has one.
+        """Load an ONNX file, or one of the engine's own format if it has one.
 
         Raises:
             BadInput: it cannot be read, or the engine rejects it.
@@ -82,23 +82,23 @@ class Engine(ABC):
         return self.load(read(path))
 
 
+# Name → module and class, imported when the engine is opened. Torch's is not part of the
+# runner that is copied to a board, which must do without torch.
 ENGINES = {
     "onnxruntime": ("dpcompress.runner.onnxruntime", "OnnxRuntime"),
     "openvino": ("dpcompress.runner.openvino", "OpenVino"),
     "tensorrt": ("dpcompress.runner.tensorrt.engine", "TensorRt"),
     "torch": ("dpcompress.latency.torch_engine", "Torch"),
 }
-"""Name → module and class, imported when the engine is opened. Torch's is not part of
-the runner that is copied to a board, which must do without torch."""
 
 
 @contextmanager
 def working(name: str) -> Iterator[None]:
-    """Around every call of an engine that has loaded its graph: what fails now is the
-    engine or its device.
+    """Turn whatever an engine raises into EngineUnavailable, around calls that run a
+    loaded graph: what fails then is the engine or its device.
 
     Raises:
-        EngineUnavailable: in place of whatever the engine raises.
+        EngineUnavailable: the engine `name` raised something.
     """
     try:
         yield
@@ -110,7 +110,7 @@ def working(name: str) -> Iterator[None]:
 
 
 def engine_class(name: str) -> Any:
-    """The class of the engine `name`; its constructor takes the keywords threads,
+    """Import the class of the engine `name`. Its constructor takes the keywords threads,
     precision and device, and the engine's own options as strings.
 
     Raises:
@@ -127,7 +127,7 @@ def engine_class(name: str) -> Any:
 
 
 def parse_engine(text: str) -> Tuple[str, Dict[str, str]]:
-    """'tensorrt:tactics=internal' → ('tensorrt', {'tactics': 'internal'}).
+    """Split 'tensorrt:tactics=internal' into 'tensorrt' and {'tactics': 'internal'}.
 
     Raises:
         UsageError: no such engine, or an option that is not NAME=VALUE.
@@ -150,7 +150,7 @@ def parse_engine(text: str) -> Tuple[str, Dict[str, str]]:
 
 
 def read(path: str) -> bytes:
-    """A file's bytes.
+    """Read a file.
 
     Raises:
         BadInput: it cannot be read.
@@ -164,43 +164,7 @@ def read(path: str) -> bytes:
         ) from error
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def cpu_model() -> str:
-    """The processor's own name for itself, "unknown" if it has none."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith(("model name", "Model", "Hardware")):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    import platform
-
-    return platform.processor() or platform.machine() or "unknown"
-
-
-def gpu_model() -> str:
-    """The name of the first CUDA device, "unknown" if the driver tells none."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-        name, device = ctypes.create_string_buffer(256), ctypes.c_int()
-        failed = (
-            driver.cuInit(0)
-            or driver.cuDeviceGet(ctypes.byref(device), 0)
-            or driver.cuDeviceGetName(name, len(name), device)
-        )
-    except (OSError, AttributeError):
-        failed = True
-    return "unknown" if failed else name.value.decode(errors="replace")
-
-
 def random_input(shape: Tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Standard normal values: no zeros or denormals, which some kernels run faster
-    or slower on."""
+    """Standard normal values of the given shape. No zeros or denormals: some kernels are
+    faster or slower on them."""
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)

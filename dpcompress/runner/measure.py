@@ -19,8 +19,8 @@ from dpcompress.errors import BadInput
 from dpcompress.runner.core_wait import CoreWait
 from dpcompress.runner.group import Group
 from dpcompress.runner.log import Log
+from dpcompress.runner.machine import available_bytes
 from dpcompress.runner.measurement import Measurement, Subject
-from dpcompress.runner.memory import available_bytes
 from dpcompress.runner.priority import real_time
 from dpcompress.runner.subject_timer import SubjectTimer, start_session
 from dpcompress.runner.timing import OpTiming

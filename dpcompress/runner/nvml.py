@@ -1,7 +1,6 @@
 """The clocks of an NVIDIA GPU, and what holds them back, read through NVML.
 
-Needs nvidia-ml-py (`pynvml`); without it, and on boards without NVML, nothing is known.
-Valid on Python 3.8.
+Needs nvidia-ml-py (`pynvml`); without it, and on boards without NVML, all is "unknown".
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any, Dict, Iterable, List, Set
 UNKNOWN = "unknown"
 NOT_LOCKED = "not locked"
 
-# Bits of NVML's clocks event reasons; being idle and set by the user are none.
+# Bits of NVML's clocks event reasons, without those for being idle or set by the user.
 _HELD_BACK = {
     0x4: "power cap",
     0x8: "hardware slowdown",
@@ -23,10 +22,17 @@ _HELD_BACK = {
 
 
 class Clocks:
-    """Watches the clock of the streaming multiprocessors of the GPU at a PCI bus id."""
+    """Watches the clock of the streaming multiprocessors of one GPU.
 
-    EVERY = 1.0
-    """Seconds between two looks, at least."""
+    seen_mhz: the clock at each look.
+    held_back: what slowed the clock down at any look.
+    why: why nothing is known, if so.
+
+    Args:
+        bus_id: the GPU's PCI bus id.
+    """
+
+    EVERY = 1.0  # seconds between two looks, at least
 
     def __init__(self, bus_id: str) -> None:
         self._nvml: Any = None
@@ -49,7 +55,7 @@ class Clocks:
             self.why = str(error)
 
     def look(self) -> None:
-        """Note what the clock is now, unless it was looked at just before."""
+        """Note the clock as it is now, unless the last look was less than `EVERY` ago."""
         now = time.monotonic()
         if self._nvml is None or now - self._looked < self.EVERY:
             return
@@ -72,11 +78,13 @@ class Clocks:
         self.held_back |= {name for bit, name in _HELD_BACK.items() if bits & bit}
 
     def lock(self, busy: Iterable[None]) -> str:
-        """`locked at N MHz`, `not locked` or `unknown`; `busy` keeps the GPU at work.
+        """Judge whether clocks are locked: "locked at N MHz", NOT_LOCKED or UNKNOWN.
 
-        NVML does not tell whether clocks are locked, so this is judged by what they do:
-        they are taken as locked if they stay within 1 %, idle and at work, below the
-        highest clock of the GPU, which is where a free GPU goes.
+        NVML does not tell. They are taken as locked if they stay within 1 %, idle and at
+        work, and below the GPU's highest clock, which is where a free GPU goes.
+
+        Args:
+            busy: keeps the GPU at work while it is iterated over.
         """
         if self._nvml is None:
             return UNKNOWN
@@ -91,7 +99,7 @@ class Clocks:
 
     @property
     def notes(self) -> Dict[str, str]:
-        """For a table's header: the clocks seen so far, and what held them back."""
+        """The clocks seen so far and what held them back, for a table's header."""
         if not self.seen_mhz:
             return {"sm_clock_mhz": UNKNOWN}
         low, high = min(self.seen_mhz), max(self.seen_mhz)

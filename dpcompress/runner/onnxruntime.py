@@ -1,7 +1,4 @@
-"""ONNX Runtime: CPU, and CUDA where its provider is installed.
-
-Valid on Python 3.8.
-"""
+"""ONNX Runtime: CPU, and CUDA where its provider is installed."""
 
 from __future__ import annotations
 
@@ -14,19 +11,20 @@ from dpcompress.errors import BadInput, EngineUnavailable, first_line
 from dpcompress.runner.engine import (
     Engine,
     Session,
-    cpu_model,
-    gpu_model,
     random_input,
     working,
 )
+from dpcompress.runner.machine import cpu_model, gpu_model
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _PRECISIONS = {"cpu": ("fp32",), "cuda": ("fp32", "tf32")}
 
 
 class OnnxRuntime(Engine):
-    """ONNX Runtime, sequential execution, all graph optimizations. On CUDA fp32 is true
-    fp32; tf32 is what ONNX Runtime does there unless told otherwise."""
+    """ONNX Runtime with sequential execution and all graph optimizations.
+
+    On CUDA, fp32 is true fp32, and tf32 is what ONNX Runtime does unless told otherwise.
+    """
 
     name = "onnxruntime"
 

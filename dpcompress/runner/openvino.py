@@ -1,7 +1,4 @@
-"""OpenVINO on the CPU (extra `openvino`).
-
-Valid on Python 3.8.
-"""
+"""OpenVINO on the CPU (extra `openvino`)."""
 
 from __future__ import annotations
 
@@ -14,19 +11,19 @@ from dpcompress.errors import BadInput, EngineUnavailable
 from dpcompress.runner.engine import (
     Engine,
     Session,
-    cpu_model,
     random_input,
     read,
     working,
 )
+from dpcompress.runner.machine import cpu_model
 
+# Our name of a precision → OpenVINO's, which it also gives to tensors of that type.
 _NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-"""Ours → OpenVINO's, which is also what it calls tensors of these types."""
 
 
 class OpenVino(Engine):
-    """OpenVINO's CPU plugin, one stream, tuned for latency. bf16 and fp16 where the
-    processor has them."""
+    """OpenVINO's CPU plugin with one stream, tuned for latency. It computes in bf16 and
+    fp16 where the processor can."""
 
     name = "openvino"
 
@@ -62,8 +59,8 @@ class OpenVino(Engine):
         return self._compiled(lambda: self._core.read_model(onnx, b""))
 
     def load_file(self, path: str) -> Session:
-        """An ONNX file, or OpenVINO IR: an .xml with its .bin beside it."""
-        read(path)  # a file that cannot be read is told as everywhere
+        """Load an ONNX file, or OpenVINO IR: an .xml with its .bin beside it."""
+        read(path)  # for the usual error if it cannot be read
         return self._compiled(lambda: self._core.read_model(path))
 
     def save(self, onnx: bytes, path: str) -> None:
@@ -93,10 +90,10 @@ class OpenVino(Engine):
 
 
 def check_precision(compiled: Any, precision: str) -> None:
-    """See what the convolutions of a compiled model really run in.
+    """Check the precision that the convolutions of a compiled model really run in.
 
     Raises:
-        EngineUnavailable: one runs in another precision than was asked for.
+        EngineUnavailable: one runs in another than `precision`.
     """
     for op in compiled.get_runtime_model().get_ops():
         told = {k: str(getattr(v, "value", v)) for k, v in op.get_rt_info().items()}

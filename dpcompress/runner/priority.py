@@ -1,4 +1,4 @@
-"""Being measured ahead of the machine's other work. Valid on Python 3.8."""
+"""Runs this process ahead of the machine's other work."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Iterator
 
 @contextmanager
 def real_time() -> Iterator[None]:
-    """Linux's real-time class for this process's threads, old and new, where the system
-    grants it (to root, or with CAP_SYS_NICE).
+    """Move all threads of this process, and those it starts, to Linux's real-time class
+    SCHED_RR, if the system allows it (to root, or with CAP_SYS_NICE).
 
-    Others then get the cores that this process leaves idle, and the twentieth that Linux
-    keeps for them. Without it, a window that lost no core can still be slow: its workers
-    had to move. DPCOMPRESS_REAL_TIME=0 forgoes it.
+    Other programs then get the cores that this process leaves idle, and the twentieth of
+    the time that Linux keeps for them. Without it, even a sample that no thread of which
+    waited can be slow, because its threads were moved between cores. The environment
+    variable DPCOMPRESS_REAL_TIME=0 turns it off.
     """
     wanted = os.environ.get("DPCOMPRESS_REAL_TIME") != "0"
     if not wanted or not _move("SCHED_OTHER", "SCHED_RR"):
@@ -27,7 +28,7 @@ def real_time() -> Iterator[None]:
 
 
 def _move(old: str, new: str) -> bool:
-    """Moves the threads that are in one class to another; whether that was granted."""
+    """Move all threads in the class `old` to `new`; returns whether that was allowed."""
     if not hasattr(os, "SCHED_RR") or os.sched_getscheduler(0) != getattr(os, old):
         return False
     policy = getattr(os, new)

@@ -1,8 +1,8 @@
-"""Results of a bundle: JSON lines. Valid on Python 3.8.
+"""The results of a bundle: a file of JSON lines.
 
-After the header, a line for every round of windows, and one for every graph as soon as it
-is finished, so that a killed run goes on where it was. A last line without its end was
-cut off: it is ignored, and measured again.
+The header comes first, then a line for every round of samples and one for every graph as
+soon as it is finished, so that a killed run goes on where it was. A last line without its
+line break was cut off: it is ignored, and measured again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Results(NamedTuple):
 
 
 def read_results(path: Path) -> Results:
-    """Read a results file, finished or not.
+    """Read a results file, of a finished run or not.
 
     Raises:
         BadTable: not such a file; says which line.
@@ -89,7 +89,7 @@ def _read_line(found: Dict[str, Any], results: Results) -> None:
 
 
 def measurement_of(found: Dict[str, Any]) -> Measurement:
-    """The measurement in an object that holds its `NUMBERS`.
+    """Make a measurement of an object that holds its `NUMBERS`.
 
     Raises:
         KeyError, TypeError, ValueError: a number is missing, or not one that can be.
@@ -190,7 +190,7 @@ class ResultsLog:
 
 
 def _whole_lines(path: Path) -> Tuple[Tuple[str, ...], int]:
-    """The lines that were written to their end, and how many bytes they are."""
+    """Read the lines that end with a line break; returns them and their bytes."""
     try:
         with open(path, "rb") as file:
             data = file.read()

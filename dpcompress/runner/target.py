@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from dpcompress.errors import UsageError
-from dpcompress.runner.engine import Engine, cores, engine_class, parse_engine
+from dpcompress.runner.engine import Engine, engine_class, parse_engine
+from dpcompress.runner.machine import cores
 
 
 @dataclass(frozen=True)

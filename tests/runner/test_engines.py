@@ -69,7 +69,7 @@ def test_a_device_that_is_lost_is_said(engine: Engine) -> None:
     if engine.name not in inner:
         pytest.skip("no way to lose it on purpose")
     lost = MagicMock(side_effect=RuntimeError("device lost\nat line 3"))
-    lost.run_with_iobinding = lost.start_async = lost
+    lost.run_with_iobinding = lost.start_async = lost.run = lost
     setattr(session, inner[engine.name], lost)
     with pytest.raises(EngineUnavailable, match="stopped working: device lost[.] Check"):
         session.run_many(1)

@@ -1,9 +1,9 @@
-"""ONNX → a serialized engine, on every TensorRT from 8.5 to 11. Valid on Python 3.8.
+"""Builds a serialized engine from ONNX, on every TensorRT from 8.5 to 11.
 
-Flags are asked for by name: their bits differ from version to version. From 10 on the
-network is strongly typed, as 11 has no other: its numbers are those of the ONNX graph.
-Before, flags allow a number format, and `precision.check_precision` looks whether it was
-taken.
+Flags are looked up by name: their bits differ from version to version. From TensorRT 10
+on, networks are strongly typed, which is all that 11 offers: the ONNX graph decides which
+numbers a layer computes in. Before, flags allow fp16 or tf32, and
+`precision.check_precision` finds out whether they were used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PRECISIONS = ("fp32", "tf32", "fp16")
 
 @lru_cache(maxsize=None)
 def log_of(trt: Any) -> Any:
-    """The one logger: TensorRT sends all messages of a process to its first one."""
+    """The process's only logger: TensorRT sends all messages to the first one made."""
 
     class Log(trt.ILogger):
         def __init__(self) -> None:
@@ -33,7 +33,7 @@ def log_of(trt: Any) -> Any:
 
         @property
         def last(self) -> str:
-            """The newest error, without the full stop."""
+            """The text of the newest error, without its full stop."""
             text = self.errors[-1] if self.errors else "it does not say why"
             return text.rstrip(". ")
 
@@ -49,11 +49,11 @@ def log_of(trt: Any) -> Any:
 def build(
     trt: Any, onnx: bytes, precision: str, options: Options, timings: TimingCache
 ) -> bytes:
-    """The serialized engine of `onnx`.
+    """Build `onnx` into a serialized engine.
 
     Raises:
-        BadInput: the parser or the builder rejects the graph, with its own message; or
-            the graph's numbers are not those of `precision`.
+        BadInput: the parser or the builder rejects the graph (holds its message), or the
+            graph is written in other numbers than `precision` asks for.
         EngineUnavailable: the GPU has no such precision.
         MemoryError: the GPU has not enough memory.
     """
@@ -83,7 +83,7 @@ def build(
 
 
 def is_strongly_typed(trt: Any) -> bool:
-    """Whether networks are built with the numbers of the ONNX graph alone."""
+    """Whether this TensorRT takes the numbers to compute in from the ONNX graph alone."""
     return "STRONGLY_TYPED" in trt.NetworkDefinitionCreationFlag.__members__
 
 
@@ -110,7 +110,7 @@ def _parsed(trt: Any, network: Any, onnx: bytes) -> Any:
 
 
 def _check_types(trt: Any, network: Any, precision: str) -> None:
-    """That the graph is written in the numbers that it is to be built in."""
+    """Refuse a graph that is not written in the numbers that it is to be built in."""
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     half = any(tensor.dtype == trt.DataType.HALF for tensor in tensors)
     if precision == "fp16" and is_strongly_typed(trt) and not half:

@@ -1,7 +1,6 @@
-"""The few things that a session needs of CUDA: memory, copies, events, graphs.
+"""What a session needs of CUDA: memory, copies, events and graphs.
 
-Over pycuda; graphs, which pycuda does not have, straight from the driver. Valid on
-Python 3.8.
+All of it comes from pycuda except graphs, which pycuda lacks: they come from the driver.
 """
 
 from __future__ import annotations
@@ -14,14 +13,18 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from dpcompress.errors import EngineUnavailable
+from dpcompress.errors import EngineUnavailable, first_line
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _BUSY_BYTES = 1 << 26
 
 
 class Cuda:
-    """GPU `index`, and its primary context, which TensorRT uses too.
+    """One GPU and its primary context, which TensorRT uses too.
+
+    Args:
+        cuda, driver: see `Libraries`.
+        index: number of the GPU, from 0.
 
     Raises:
         EngineUnavailable: there is no such GPU.
@@ -50,21 +53,20 @@ class Cuda:
 
     @contextmanager
     def faults(self) -> Iterator[None]:
-        """Turns what CUDA raises into EngineUnavailable."""
+        """Turn errors of CUDA into EngineUnavailable."""
         try:
             yield
         except self._cuda.MemoryError as error:
             raise self.out_of_memory() from error
         except self._cuda.Error as error:
-            text = (str(error).strip().splitlines() or ["no message"])[0]
             raise EngineUnavailable(
-                f"The GPU failed: {text.rstrip('.')}.",
+                f"The GPU failed: {first_line(error)}.",
                 "Check it with nvidia-smi and run the same command again: what was "
                 "measured is kept.",
             ) from error
 
     def out_of_memory(self) -> EngineUnavailable:
-        """The error, with how much there is."""
+        """The error for too little memory; says how much is free."""
         free, total = self._cuda.mem_get_info()
         return EngineUnavailable(
             f"The GPU has not enough memory: {free / 1e9:.1f} of {total / 1e9:.1f} GB "
@@ -73,31 +75,33 @@ class Cuda:
         )
 
     def allocate(self, size: int) -> Any:
-        """`size` bytes on the GPU, freed with the object; int() is the address."""
+        """Allocate bytes on the GPU. They are freed with the object that is returned,
+        whose int() is their address."""
         with self.faults():
             return self._cuda.mem_alloc(max(size, 1))
 
     def pinned(self, array: np.ndarray) -> np.ndarray:
-        """A copy of `array` that the GPU can read and write directly."""
+        """Copy `array` into memory that the GPU can read and write directly."""
         with self.faults():
             copy = self._cuda.pagelocked_empty(array.shape, array.dtype)
         copy[...] = array
         return copy
 
     def upload(self, memory: Any, array: np.ndarray) -> None:
-        """Enqueue a copy to the GPU."""
+        """Enqueue a copy of `array` to the GPU's `memory`."""
         self._cuda.memcpy_htod_async(memory, array, self.stream)
 
     def download(self, array: np.ndarray, memory: Any) -> None:
-        """Enqueue a copy from the GPU."""
+        """Enqueue a copy of the GPU's `memory` to `array`."""
         self._cuda.memcpy_dtoh_async(array, memory, self.stream)
 
     def wait(self) -> None:
+        """Wait for all that was enqueued."""
         with self.faults():
             self.stream.synchronize()
 
     def timed(self, work: Callable[[], None]) -> float:
-        """Seconds that the GPU takes for what `work` enqueues, by its own clock."""
+        """Run what `work` enqueues; returns the seconds by the GPU's own clock."""
         with self.faults():
             start, end = self._cuda.Event(), self._cuda.Event()
             start.record(self.stream)
@@ -107,11 +111,15 @@ class Cuda:
             return float(end.time_since(start)) / 1e3
 
     def capture(self, work: Callable[[], None]) -> Graph:
-        """What `work` enqueues, as a graph. Raises CaptureFailed."""
+        """Make a graph of what `work` enqueues, without running it.
+
+        Raises:
+            CaptureFailed: the driver cannot.
+        """
         return Graph(self._driver, self.stream.handle, work)
 
     def busy(self, seconds: float) -> Iterator[None]:
-        """Keep the GPU copying; yields now and then, for a look at its clocks."""
+        """Keep the GPU copying; yields now and then, so that its clocks can be read."""
         a, b = self.allocate(_BUSY_BYTES), self.allocate(_BUSY_BYTES)
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
@@ -126,7 +134,11 @@ class CaptureFailed(Exception):
 
 
 class Graph:
-    """Enqueued work that the driver starts as a whole."""
+    """Work that the driver starts as a whole.
+
+    Raises:
+        CaptureFailed: the driver cannot make a graph of `work`.
+    """
 
     def __init__(self, driver: Any, stream: int, work: Callable[[], None]) -> None:
         self._driver, self._stream = driver, ctypes.c_void_p(stream)
@@ -146,6 +158,11 @@ class Graph:
             driver.cuGraphDestroy(graph)
 
     def launch(self) -> None:
+        """Enqueue the work once.
+
+        Raises:
+            EngineUnavailable: the GPU failed.
+        """
         code = self._driver.cuGraphLaunch(self._graph, self._stream)
         if code:
             raise EngineUnavailable(

@@ -1,4 +1,4 @@
-"""TensorRT as one of the runner's engines. Valid on Python 3.8."""
+"""TensorRT as one of the runner's engines."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ from dpcompress.runner.tensorrt.precision import check_precision
 from dpcompress.runner.tensorrt.session import TrtSession
 from dpcompress.runner.tensorrt.timing_cache import TimingCache
 
-_PROBE_S = 0.5
+_PROBE_S = 0.5  # for which the GPU is kept busy to see whether its clocks are locked
 
 
 class TensorRt(Engine):
-    """One NVIDIA GPU. Times are the GPU's own, without copies to and from it."""
+    """TensorRT on one NVIDIA GPU. Times are the GPU's own, without copies to and from it.
+
+    Raises:
+        EngineUnavailable: TensorRT, pycuda, a driver or the GPU is missing, or it is not
+            measured in this precision.
+        UsageError: an option has an impossible value.
+    """
 
     name = "tensorrt"
     device = "cuda"
@@ -108,7 +114,7 @@ class TensorRt(Engine):
         return self.start(self.build(onnx))
 
     def build(self, onnx: bytes) -> bytes:
-        """The engine of `onnx`, as a file's content.
+        """Build `onnx` into a serialized engine, the content of an engine file.
 
         Raises:
             BadInput: the parser or the builder rejects the graph.
@@ -120,12 +126,17 @@ class TensorRt(Engine):
             raise self._cuda.out_of_memory() from None
 
     def start(self, plan: bytes, name: str = "The engine") -> TrtSession:
-        """A session of a built engine.
+        """Start a session of a serialized engine.
+
+        Args:
+            plan: what `build` returned or an engine file holds (TensorRT's word; not a
+                plan of spans).
+            name: what to call it in errors.
 
         Raises:
-            BadInput: TensorRT cannot read `plan`: it is of another version or GPU.
-            EngineUnavailable: it does not compute in this engine's precision, or there
-                is not enough memory.
+            BadInput: TensorRT cannot read it: it was built by another version or GPU.
+            EngineUnavailable: it computes in another precision, or there is not enough
+                memory.
         """
         trt = self._trt
         log = log_of(trt)
@@ -156,10 +167,11 @@ class TensorRt(Engine):
         return session
 
     def load_file(self, path: str) -> TrtSession:
-        """An ONNX file, or an engine that `export --to tensorrt` or trtexec wrote.
+        """Load an ONNX file, or an engine that `export --to tensorrt` or trtexec wrote.
 
         Raises:
-            BadInput: it cannot be read, or is of another GPU, TensorRT or precision.
+            BadInput: it cannot be read, or was built for another GPU, TensorRT or
+                precision.
         """
         data = read(path)
         if path.endswith(".onnx"):
@@ -168,7 +180,8 @@ class TensorRt(Engine):
         return self.start(data, path)
 
     def _check_sidecar(self, path: str) -> None:
-        """What the file beside an engine says about it, before TensorRT reads it."""
+        """Refuse an engine that, by the description beside it, is not for this machine
+        or precision; without a description TensorRT decides."""
         try:
             with open(f"{path}.json", encoding="utf-8") as file:
                 made = json.load(file)["engine"]

@@ -1,7 +1,4 @@
-"""The only file that imports tensorrt and pycuda, and the one that says what is missing.
-
-Valid on Python 3.8.
-"""
+"""The only file that imports tensorrt and pycuda; says what is missing."""
 
 from __future__ import annotations
 
@@ -10,14 +7,18 @@ import importlib.util
 import os
 from typing import Any, List, NamedTuple, Tuple
 
-from dpcompress.errors import EngineUnavailable
+from dpcompress.errors import EngineUnavailable, first_line
 
 EXTRA = "pip install 'dpcompress[tensorrt]' (in the runner alone: tensorrt pycuda)"
 
 
 class Libraries(NamedTuple):
-    """trt: tensorrt; cuda: pycuda.driver; driver: the CUDA driver itself, by ctypes, for
-    what pycuda lacks."""
+    """What TensorRT needs to run.
+
+    trt: the module tensorrt.
+    cuda: the module pycuda.driver.
+    driver: the CUDA driver's library, loaded by ctypes for what pycuda lacks.
+    """
 
     trt: Any
     cuda: Any
@@ -25,7 +26,7 @@ class Libraries(NamedTuple):
 
 
 def open_libraries() -> Libraries:
-    """TensorRT, pycuda and the driver, with at least one GPU.
+    """Load TensorRT, pycuda and the driver, and check that there is a GPU.
 
     Raises:
         EngineUnavailable: names everything that is missing, and how to get it.
@@ -61,7 +62,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _driver() -> Tuple[Any, str, str]:
-    """The driver, or else what is wrong with it and what helps."""
+    """Load the driver; returns it, what is wrong with it, and what helps."""
     name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)
@@ -89,8 +90,7 @@ def _unavailable(faults: List[str], remedies: List[str]) -> EngineUnavailable:
 
 
 def _broken(name: str, error: Exception) -> EngineUnavailable:
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return EngineUnavailable(
-        f"{name} is installed but cannot be imported: {text.rstrip('.')}.",
+        f"{name} is installed but cannot be imported: {first_line(error)}.",
         f"Install the {name} that fits this Python, driver and CUDA.",
     )

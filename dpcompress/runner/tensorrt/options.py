@@ -1,4 +1,4 @@
-"""What may be chosen about TensorRT besides the precision. Valid on Python 3.8."""
+"""What a user may choose about TensorRT besides the precision."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from dpcompress.errors import EngineUnavailable, UsageError
 
+# Tactic sources that need neither cuBLAS nor cuDNN.
 INTERNAL = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
-"""Tactic sources that need neither cuBLAS nor cuDNN."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """As in `--engine tensorrt:workspace_mb=512,tactics=internal`.
+    """The options of `--engine tensorrt:workspace_mb=512,tactics=internal`.
 
-    workspace_mb: memory that a layer may use for scratch while it runs.
-    optimization_level: 0 (fast build) to 5; None: TensorRT's own default. From 8.6 on.
+    workspace_mb: scratch memory that a layer may use while it runs.
+    optimization_level: 0 (fast build) to 5, from TensorRT 8.6 on; None takes its default.
     tactics: `default`, `internal` (nothing from cuBLAS and cuDNN: for a host without
         them) or names of trt.TacticSource joined by `+`.
     avg_timing: runs that the builder averages when it times a tactic.
@@ -35,7 +35,11 @@ class Options:
 
     @classmethod
     def parse(cls, given: Mapping[str, str]) -> Options:
-        """Raises UsageError for a value that the option cannot have."""
+        """Read options as they were written.
+
+        Raises:
+            UsageError: an option cannot have this value.
+        """
         known: Dict[str, Any] = {}
         for name, text in given.items():
             if name == "tactics":
@@ -48,7 +52,7 @@ class Options:
         return cls(**known)
 
     def tactic_sources(self, trt: Any) -> Optional[int]:
-        """The mask for this TensorRT, None for its default.
+        """The bit mask of the chosen tactic sources; None takes TensorRT's default.
 
         Raises:
             EngineUnavailable: this version has no such source.

@@ -1,6 +1,6 @@
-"""Which numbers a built engine computes with, as its inspector tells.
+"""Finds out which numbers a built engine computes in, from its inspector's report.
 
-Valid on Python 3.8. The inspector's JSON differs from version to version: the type of a
+The inspector's JSON differs from version to version: the type of a
 tensor is in `Format/Datatype` until 10 ("Row major linear FP16 format", or just "Half"),
 in `DataType` from 11 on. Layers with weights also tell the weights' type.
 """
@@ -25,8 +25,10 @@ _TF32 = re.compile(r"tf32", re.I)
 
 
 def precisions(layers: List[Any]) -> Dict[str, int]:
-    """How many layers compute in which numbers: those with weights, or if there are none
-    all that compute anything. "unknown" counts those that do not tell."""
+    """Count layers by the numbers they compute in; "unknown" for those that do not say.
+
+    Only layers with weights are counted, or, if there are none, all that compute.
+    """
     told = [layer if isinstance(layer, Mapping) else {} for layer in layers]
     weighted = [layer for layer in told if _weights(layer)]
     computing = weighted or [layer for layer in told if not _only_moves(layer)]
@@ -34,14 +36,18 @@ def precisions(layers: List[Any]) -> Dict[str, int]:
 
 
 def check_precision(information: str, wanted: str) -> Dict[str, int]:
-    """`precisions` of an engine that was built for `wanted`: fp32, tf32 or fp16.
+    """Check that an engine computes in the precision that it was built for.
 
     Args:
-        information: the inspector's JSON about the whole engine, in detail.
+        information: the inspector's detailed JSON report about the whole engine.
+        wanted: fp32, tf32 or fp16.
+
+    Returns:
+        `precisions` of the engine's layers.
 
     Raises:
-        EngineUnavailable: it computes in other numbers: an fp16 engine mostly not in
-            fp16, an fp32 engine in fp16 or tf32.
+        EngineUnavailable: fewer than half the layers of an fp16 engine compute in fp16,
+            or any layer of another engine does, or one of an fp32 engine in tf32.
     """
     layers = _layers(information)
     found = precisions(layers)
@@ -94,7 +100,7 @@ def _precision(layer: Mapping[str, Any]) -> Optional[str]:
 
 
 def _texts(layer: Mapping[str, Any]) -> Iterator[str]:
-    """What tells of a layer's numbers, the surest first."""
+    """The texts that may name a layer's numbers, the most reliable first."""
     if _weights(layer):
         yield str(layer["Weights"].get("Type", ""))
     for tensor in [*layer.get("Outputs", ()), *layer.get("Inputs", ())]:

@@ -1,4 +1,4 @@
-"""A built engine with its inputs and outputs on the GPU. Valid on Python 3.8."""
+"""Runs a built engine with its inputs and outputs on the GPU."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ _DTYPES = {
 
 
 class TrtSession(Session):
-    """Args:
-        runtime: trt.Runtime; lives as long as the session.
+    """A session of a built engine.
+
+    inputs, outputs: name → shape.
+
+    Args:
+        runtime: trt.Runtime, which must live as long as the session.
         cuda_engine: trt.ICudaEngine.
-        layers: how many layers compute in which numbers.
-        graph: inferences per CUDA graph, 0 for none.
-        look: called after each timing, to see the clocks.
+        layers: number of layers by the numbers they compute in.
+        graph: inferences per CUDA graph; 0 launches each layer.
+        look: called after each timing; reads the GPU's clocks.
 
     Raises:
         BadInput: an input or output has no fixed shape.
@@ -88,7 +92,8 @@ class TrtSession(Session):
         self._context.set_tensor_address(name, int(self._memory[name]))
 
     def _captured(self, count: int) -> List[Tuple[int, Callable[[], None]]]:
-        """(inferences, what enqueues them), the largest number first."""
+        """CUDA graphs, or functions: (number of inferences, what enqueues so many), the
+        largest number first."""
         self._enqueue()  # the first one sets up what a graph may not
         self._cuda.wait()
         singly = [(1, self._enqueue)]
@@ -139,7 +144,11 @@ class TrtSession(Session):
         return seconds
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """Raises BadInput for inputs of other names or shapes, such as another batch."""
+        """Compute the outputs for `inputs`, both by name.
+
+        Raises:
+            BadInput: inputs of other names or shapes, such as another batch size.
+        """
         given = {name: tuple(value.shape) for name, value in inputs.items()}
         if given != self.inputs:
             raise BadInput(
@@ -161,10 +170,13 @@ class TrtSession(Session):
         return found
 
     def breakdown(self) -> Dict[str, float]:
-        """What one inference takes, part by part, in ms; as trtexec names them.
+        """Measure the parts of one inference, named as by trtexec.
 
-        compute_*: on the GPU, inputs and outputs there already. enqueue: on the host, to
-        start one. h2d, d2h: copies, medians. per_second: inferences back to back.
+        Returns:
+            compute_*_ms: on the GPU, with inputs and outputs in its memory. enqueue_ms:
+            on the host, to start one. h2d_ms, d2h_ms: copies to and from the GPU. All
+            but compute_* are medians. per_second: inferences back to back. samples:
+            number of inferences that were timed singly.
         """
         compute: List[float] = []
         enqueue: List[float] = []

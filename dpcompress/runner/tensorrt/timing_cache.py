@@ -1,7 +1,7 @@
-"""How fast which tactic was, kept between builds: they get faster, and choose alike.
+"""Keeps TensorRT's timings of tactics between builds, which are then faster and alike.
 
-TensorRT trusts the bytes that it is given, so they are kept behind a line that says what
-they are of, and their digest. Valid on Python 3.8.
+TensorRT trusts the bytes that it is given. So the file begins with a line that names the
+TensorRT and the GPU, and holds the digest of the rest.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ FORMAT = "dpcompress timing cache 1"
 
 
 class TimingCache:
-    """Reads and writes one file; what is damaged or foreign is built anew, with a
+    """Reads and writes one file of timings; a damaged or foreign one is replaced, with a
     warning.
 
     Args:
-        path: None keeps it in memory.
-        about: TensorRT's version and the GPU: a cache of others is never used.
+        path: the file; None keeps the timings in memory.
+        about: TensorRT's version and the GPU; timings of others are not used.
     """
 
     def __init__(self, path: Optional[str], about: Mapping[str, str]) -> None:
@@ -32,7 +32,7 @@ class TimingCache:
         self._data = self._read()
 
     def attach(self, config: Any) -> None:
-        """Let the builder of `config` use it."""
+        """Let a build with `config` use the timings and add to them."""
         cache = config.create_timing_cache(self._data)
         if cache is None or not config.set_timing_cache(cache, False):
             self._warn("TensorRT refuses it")
@@ -40,7 +40,7 @@ class TimingCache:
             config.set_timing_cache(cache, False)
 
     def keep(self, config: Any) -> None:
-        """Take over, and save, what a build with `config` has added.
+        """Save what a build with `config` has added.
 
         Raises:
             CannotWrite: the file cannot be written.
