@@ -1,4 +1,4 @@
-"""A network as plain data, which of its spans may merge, and a plan for it. No torch."""
+"""The network as plain data, which of its spans may merge, and plans. No torch."""
 
 from dpcompress.blueprint.chains import find_chains, skips
 from dpcompress.blueprint.check_plan import check_plan
@@ -14,18 +14,15 @@ from dpcompress.blueprint.data import (
     Skip,
     Span,
 )
-from dpcompress.blueprint.legality import (
-    Illegal,
-    MergedSpan,
+from dpcompress.blueprint.examine import Illegal, MergedSpan, examine, input_margin
+from dpcompress.blueprint.plan import Choice, Plan, keep_everything
+from dpcompress.blueprint.spans import (
     barriers,
     branch_ops,
     candidates,
-    examine,
-    input_margin,
     legal_spans,
     spans_of,
 )
-from dpcompress.blueprint.plan import Choice, Plan, keep_everything
 
 __all__ = [
     "Blueprint",

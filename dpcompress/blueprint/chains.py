@@ -1,4 +1,4 @@
-"""Finding the chains of layers in a network's ops."""
+"""Find the chains of layers in the ops of a network."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ _KINDS = LINEAR_KINDS | {"act"}
 
 
 def find_chains(ops: Sequence[Op]) -> tuple[tuple[Layer, ...], tuple[Chain, ...]]:
-    """Number the convolutions: layers and the chains that they form.
+    """Number the convolutions of a network: its layers, and the chains that they form.
 
-    Where the network branches, the chain follows the branch with the most
-    convolutions. Convs on purely linear side branches that leave and rejoin one chain
-    (projection shortcuts, RepVGG's parallel convs) belong to a skip and get no number;
-    those on branches with activations, or across a barrier, form chains of their own.
+    Where the network branches, the chain follows the branch with the most convolutions.
+    A conv on a purely linear side branch that leaves and rejoins one chain (a projection
+    shortcut, RepVGG's parallel convs) belongs to a skip and gets no number. A conv on a
+    branch with activations, or across a barrier, belongs to a chain of its own.
     """
     return _Finder(ops).run()
 
 
 class _Finder:
+    """The state of the search: which ops are taken, and what was found so far."""
+
     def __init__(self, ops: Sequence[Op]) -> None:
         self.ops = ops
         self.users: list[list[int]] = [[] for _ in ops]
@@ -40,7 +42,7 @@ class _Finder:
         self.chains: list[Chain] = []
 
     def _count_convs_ahead(self) -> list[int]:
-        """For each op, the most convs on a path from it that meets no barrier."""
+        """Count, for each op, the most convs on a path from it that meets no barrier."""
         ahead = [0] * len(self.ops)
         for index in reversed(range(len(self.ops))):
             kind = self.ops[index].kind
@@ -50,12 +52,14 @@ class _Finder:
         return ahead
 
     def run(self) -> tuple[tuple[Layer, ...], tuple[Chain, ...]]:
+        """Find all layers and chains."""
         for index, op in enumerate(self.ops):
             while op.kind == "conv" and index not in self.taken:
                 self._follow(self._next(op.inputs[0], {"conv"}))
         return tuple(self.layers), tuple(self.chains)
 
     def _follow(self, conv: int | None) -> None:
+        """Add the chain that begins with `conv`."""
         assert conv is not None
         entry, start = self.ops[conv].inputs[0], len(self.layers)
         members = {entry}
@@ -70,7 +74,7 @@ class _Finder:
                     self._claim_branches(index, members)
 
     def _layer(self, conv: int) -> tuple[Layer, int | None]:
-        """The layer of `conv`, and the conv that continues the chain after it."""
+        """Make the layer of `conv`; returns also the conv that continues the chain."""
         self.taken.add(conv)
         tail: list[int] = []
         act = None
@@ -86,7 +90,7 @@ class _Finder:
             here = step
 
     def _next(self, index: int, kinds: Set[str]) -> int | None:
-        """Of the ops of these `kinds` that read op `index`, the one on the main path."""
+        """Find the op on the main path among those of `kinds` that read op `index`."""
 
         def eligible(user: int) -> bool:
             return user not in self.taken and self.ops[user].kind in kinds
@@ -99,6 +103,7 @@ class _Finder:
         return max(filter(eligible, self.users[index]), key=rank, default=None)
 
     def _claim_branches(self, add: int, members: set[int]) -> None:
+        """Take the linear side branches from ops of the chain to the op `add`."""
         for source in self.ops[add].inputs:
             branch: set[int] = set()
             todo = [source]
@@ -115,7 +120,7 @@ class _Finder:
 
 
 def skips(blueprint: Blueprint) -> tuple[Skip, ...]:
-    """Every tensor that joins a chain at an add, other than from its last layer."""
+    """Find every tensor that joins a chain at an add, but not from the layer before."""
     ops, found = blueprint.ops, []
     for chain in blueprint.chains:
         position = {chain.entry: chain.start}
@@ -135,6 +140,7 @@ def skips(blueprint: Blueprint) -> tuple[Skip, ...]:
 def _skip(
     blueprint: Blueprint, position: dict[int, int], source: int, target: int
 ) -> Skip:
+    """Trace the tensor of op `source` back to the chain whose ops are in `position`."""
     ops, convs = blueprint.ops, []
     sources: set[int | None] = set()
     seen, todo = set(), [source]

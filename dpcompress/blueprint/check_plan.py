@@ -1,15 +1,15 @@
-"""Checking that a plan can be carried out on the network of a blueprint."""
+"""Check that a plan can be carried out on the network of a blueprint."""
 
 from __future__ import annotations
 
 from dpcompress.blueprint.data import Blueprint, Span
-from dpcompress.blueprint.legality import Illegal, MergedSpan, examine
+from dpcompress.blueprint.examine import Illegal, MergedSpan, examine
 from dpcompress.blueprint.plan import Plan
 from dpcompress.errors import BadInput, IllegalMerge
 
 
 def check_plan(blueprint: Blueprint, plan: Plan) -> list[MergedSpan]:
-    """Examine the plan's spans, in order.
+    """Check a plan and examine its spans, in order.
 
     Raises:
         IllegalMerge: the plan is for another blueprint, or asks for what cannot be;

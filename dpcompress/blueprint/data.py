@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpcompress.errors import BadInput
 from dpcompress.files import digest
 
-Pair = tuple[int, int]
-Sides = tuple[Pair, Pair]
-"""Amounts at the two ends of each spatial dimension: ((top, bottom), (left, right))."""
+Pair = tuple[int, int]  # (height, width) or (y, x)
+Sides = tuple[Pair, Pair]  # amounts at the ends: ((top, bottom), (left, right))
 
 T = TypeVar("T", bound=BaseModel)
 OpKind = Literal[
@@ -22,24 +21,25 @@ LINEAR_KINDS = frozenset({"conv", "norm", "avgpool", "pad", "identity", "add"})
 
 
 class Frozen(BaseModel):
-    """Base of the plain data classes: immutable, and closed to unknown fields."""
+    """The base of plain data classes: immutable, and closed to unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Span(NamedTuple):
-    """Layers start+1 .. stop of the numbering 1..L, as in the papers' (i, j]."""
+    """The layers start+1 .. stop of the numbering 1..L: (i, j] of the papers."""
 
     start: int
     stop: int
 
     @property
     def length(self) -> int:
+        """The number of layers."""
         return self.stop - self.start
 
 
 class ConvSpec(Frozen):
-    """Shape of a 2-d convolution. Pairs are (height, width)."""
+    """The shape of a 2-d convolution. Pairs are (height, width)."""
 
     in_channels: Annotated[int, Field(ge=1)]
     out_channels: Annotated[int, Field(ge=1)]
@@ -52,7 +52,7 @@ class ConvSpec(Frozen):
 
     @property
     def weights(self) -> int:
-        """Number of kernel weights, bias not counted."""
+        """The number of kernel weights, bias not counted."""
         return (
             self.out_channels
             * (self.in_channels // self.groups)
@@ -62,7 +62,7 @@ class ConvSpec(Frozen):
 
     @property
     def extent(self) -> Pair:
-        """Pixels that the dilated kernel spans."""
+        """The pixels that the dilated kernel spans."""
         return (
             (self.kernel[0] - 1) * self.dilation[0] + 1,
             (self.kernel[1] - 1) * self.dilation[1] + 1,
@@ -72,9 +72,11 @@ class ConvSpec(Frozen):
 class Op(Frozen):
     """One operation of the network; `inputs` are indices of earlier ops.
 
-    `conv` is set for kinds conv and avgpool (the equivalent depthwise conv), `padding`
-    for pad, `act` (a name such as "relu6") for act; `why` says what an opaque op does
-    that stops merging. `shape` is the output without the batch: (C, H, W) or other.
+    shape: of the output without the batch: (C, H, W) or other.
+    conv: set for the kinds conv and avgpool (the equivalent depthwise conv).
+    padding: set for the kind pad.
+    act: set for the kind act: a name such as "relu6".
+    why: what an opaque op does that stops merging.
     """
 
     name: str
@@ -90,8 +92,8 @@ class Op(Frozen):
 class Layer(Frozen):
     """A numbered convolution and the ops that follow it up to the next one.
 
-    `tail` are op indices: norm, activation, residual add, pooling, in execution order;
-    the last of them (or the conv) is the tensor at this layer's position.
+    tail: indices of ops (norm, activation, residual add, pooling) in execution order.
+    act: the activation among them, None if there is none.
     """
 
     conv: int
@@ -100,11 +102,12 @@ class Layer(Frozen):
 
     @property
     def out(self) -> int:
+        """The op that gives the tensor at this layer's position."""
         return self.tail[-1] if self.tail else self.conv
 
 
 class Chain(Frozen):
-    """Layers start+1 .. stop, each fed by the one before, the first by op `entry`."""
+    """The layers start+1 .. stop, each fed by the one before, the first by op `entry`."""
 
     entry: int
     start: int
@@ -114,8 +117,8 @@ class Chain(Frozen):
 class Skip(NamedTuple):
     """A tensor that passes layers by: from position `source` to the add at `target`.
 
-    `source` is None where it comes from outside the chain. `convs` are the names of the
-    convolutions on the way (a projection shortcut).
+    source: None where the tensor comes from outside the chain.
+    convs: names of the convolutions that it passes through (a projection shortcut).
     """
 
     source: int | None
@@ -171,14 +174,16 @@ class Blueprint(Frozen):
 
     @property
     def depth(self) -> int:
-        """L, the number of layers."""
+        """The number of layers, L."""
         return len(self.layers)
 
     @cached_property
     def digest(self) -> str:
-        """Identifies the structure: not the weights, not how a barrier is worded, and not
-        the candidate limits, so that a plan holds whatever limits it was searched with.
-        Tables record both."""
+        """Identify the structure.
+
+        Left out are the weights, the wording of barriers, and the candidate limits: a
+        plan holds whatever limits it was searched with. Tables record both.
+        """
         structure = self.model_dump(
             mode="json", exclude={"limits": True, "ops": {"__all__": {"why": True}}}
         )
@@ -186,7 +191,7 @@ class Blueprint(Frozen):
 
     @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:
-        """For each op the ops that read it."""
+        """The ops that read each op."""
         users: list[list[int]] = [[] for _ in self.ops]
         for index, op in enumerate(self.ops):
             for source in dict.fromkeys(op.inputs):
@@ -194,13 +199,8 @@ class Blueprint(Frozen):
         return tuple(map(tuple, users))
 
     @cached_property
-    def examined(self) -> dict[Span, Any]:
-        """What `examine` found so far."""
-        return {}
-
-    @cached_property
     def position_of(self) -> dict[int, int]:
-        """Op index → number of the layer whose conv or tail it is."""
+        """The number of the layer that each op belongs to, by op index."""
         return {
             op: number
             for number, layer in enumerate(self.layers, 1)
@@ -219,10 +219,11 @@ class Blueprint(Frozen):
         )
 
     def has_activation(self, position: int) -> bool:
-        """Whether the original network has an activation at `position` (1..L)."""
+        """Say whether the original network has an activation at `position` (1..L)."""
         return self.layers[position - 1].act is not None
 
     def to_json(self) -> str:
+        """Write the blueprint as JSON text."""
         return self.model_dump_json(indent=1) + "\n"
 
     @classmethod
@@ -236,7 +237,11 @@ class Blueprint(Frozen):
 
 
 def parse(kind: type[T], text: str | bytes, source: object) -> T:
-    """`text` as a `kind`, or a BadInput that names the first faulty field."""
+    """Read JSON text as a `kind`.
+
+    Raises:
+        BadInput: it is not one; names the first faulty field.
+    """
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Shapes of affine convolutions: what `dpcompress.algebra` computes, without numbers."""
+"""The shapes of what `dpcompress.algebra` computes: affine convolutions in integers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Form:
 
     @property
     def extent(self) -> Pair:
+        """The pixels of the input from the first tap to the last, both counted."""
         return (
             (self.kernel[0] - 1) * self.spacing[0] + 1,
             (self.kernel[1] - 1) * self.spacing[1] + 1,
@@ -33,10 +34,11 @@ class Form:
 
     @classmethod
     def identity(cls, channels: int) -> Form:
+        """The form of the span's input itself."""
         return cls(channels, (1, 1), (1, 1), (0, 0), (0, 0), channels, False)
 
     def then_conv(self, spec: ConvSpec) -> Form:
-        """This form followed by a convolution (docs/method.md §3)."""
+        """Append a convolution (docs/method.md §3)."""
         kernel, stride, spacing, offset = [], [], [], []
         for d in (0, 1):
             step = spec.dilation[d] * self.stride[d] if spec.kernel[d] > 1 else 0
@@ -57,6 +59,7 @@ class Form:
         )
 
     def then_pad(self, padding: Sides) -> Form:
+        """Append a padding, moved to before the convolution."""
         return replace(
             self,
             offset=(
@@ -66,7 +69,7 @@ class Form:
         )
 
     def plus(self, other: Form) -> Form | None:
-        """The sum of two forms, or None if their strides or channels differ."""
+        """Add two forms; None if their strides or channels differ."""
         if (self.stride, self.channels) != (other.stride, other.channels):
             return None
         kernel, spacing, offset = [], [], []

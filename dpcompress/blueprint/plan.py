@@ -13,7 +13,7 @@ from dpcompress.files import digest
 
 
 class Choice(Frozen):
-    """One span of a plan, layers start+1 .. stop, and the way in which it is run.
+    """The way in which one span of a plan, layers start+1 .. stop, is run.
 
     The way "merge" makes one convolution of all its layers: a single one stays as it is.
     """
@@ -83,12 +83,18 @@ class Plan(Frozen):
         activations: tuple[int, ...],
         **rest: object,
     ) -> Self:
-        """The plan that merges the layers between neighbouring boundaries.
+        """Make the plan that merges the layers between neighbouring boundaries.
 
         Args:
             boundaries: S of the papers, 0 and L included, in any order.
             activations: A of the papers, in any order.
             rest: further fields of the plan.
+
+        >>> plan = Plan.build((0, 2, 3), (2, 3))
+        >>> plan.spans
+        (Span(start=0, stop=2), Span(start=2, stop=3))
+        >>> plan.merged
+        (Span(start=0, stop=2),)
         """
         spans = pairwise(sorted(boundaries))
         return cls.model_validate(
@@ -106,7 +112,7 @@ class Plan(Frozen):
 
     @property
     def boundaries(self) -> tuple[int, ...]:
-        """S of the papers: 0 and the position at which each choice stops."""
+        """The set S of the papers: 0 and the position at which each choice stops."""
         return (0, *(choice.stop for choice in self.choices))
 
     @property
@@ -116,8 +122,8 @@ class Plan(Frozen):
 
     @property
     def digest(self) -> str:
-        """Identifies the network that the plan asks for: equal for plans that differ in
-        times, budget or importance only."""
+        """Identify the network that the plan asks for: plans that differ only in times,
+        budget or importance have the same digest."""
         return digest(
             {
                 "blueprint": self.blueprint,
@@ -128,7 +134,7 @@ class Plan(Frozen):
         )
 
     def to_json(self) -> str:
-        """The plan as JSON text: a line for each field and for each choice."""
+        """Write the plan as JSON text: a line for each field and for each choice."""
         fields = self.model_dump(mode="json")
         lines = {name: json.dumps(value) for name, value in fields.items()}
         choices = ",\n  ".join(map(json.dumps, fields["choices"]))
@@ -147,7 +153,7 @@ class Plan(Frozen):
 
 
 def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of version 2 from those of version 1."""
+    """Translate the fields of version 1 to those of version 2."""
     fields = data | {"version": 2, "predicted_ms": data.get("latency_ms")}
     fields.pop("latency_ms", None)
     spans, boundaries = fields.pop("spans", None), fields.pop("boundaries", None)
@@ -161,7 +167,7 @@ def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_everything(blueprint: Blueprint) -> Plan:
-    """The plan that changes nothing: every position a boundary, every activation kept."""
+    """Make the plan that changes nothing: every layer alone, every activation kept."""
     depth = blueprint.depth
     return Plan.build(
         tuple(range(depth + 1)),

@@ -1,18 +1,18 @@
-"""Which spans can become one convolution, why not, and what that convolution looks like.
+"""Examine a span: can it become one convolution, and which? (docs/method.md §2 and §3)
 
 Inside a span whose activations are removed every tensor is an affine convolution of the
 span's input. One walk over the ops follows its shape (kernel, stride, tap spacing,
-offset, groups); what stays affine, with one entry and one exit, merges. Integer
-arithmetic only. docs/method.md §2 and §3.
+offset, groups). A span merges if its end stays affine, with one entry and one exit.
+Integer arithmetic only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dpcompress.blueprint.data import (
-    LINEAR_KINDS,
     Blueprint,
     ConvSpec,
     Op,
@@ -25,14 +25,16 @@ from dpcompress.blueprint.form import Form
 
 @dataclass(frozen=True)
 class MergedSpan:
-    """A legal span and the convolution it becomes.
+    """A legal span and the convolution that it becomes.
 
     entry, exit: op indices; the merged conv reads `entry` and gives what `exit` gave.
     region: the ops that it replaces, in topological order, `exit` last.
     margins: for each op of the region and for `entry`, how far its linearized tensor
         reaches beyond the original frame (may be negative at the far ends).
     tail: ops of the last layer that still run after the merged conv.
-    macs, params: of the merged conv; parts_*: of the convs that it replaces.
+    macs, params: of the merged conv; parts_macs, parts_params: of the convs that it
+        replaces.
+    too_large: why the span is no candidate, "" if it is one.
     """
 
     span: Span
@@ -50,6 +52,7 @@ class MergedSpan:
 
     @property
     def is_candidate(self) -> bool:
+        """True if the span is within the blueprint's limits."""
         return not self.too_large
 
 
@@ -61,15 +64,38 @@ class Illegal:
     why: str
 
 
+# What was found about each blueprint that is still in use, by its `id`.
+_verdicts: dict[int, dict[Span, MergedSpan | Illegal]] = {}
+
+
 def examine(blueprint: Blueprint, span: Span) -> MergedSpan | Illegal:
-    """Whether `span` = (i, j] can become one convolution when the activations strictly
-    between i and j are identity; a legal one says what it becomes and whether it is
-    small enough to be a candidate.
+    """Find the one convolution that `span` becomes if the activations strictly inside it
+    are removed, or why there is none.
+
+    >>> from dpcompress.blueprint import find_chains
+    >>> conv = ConvSpec(in_channels=8, out_channels=8, kernel=(3, 3))
+    >>> ops = (
+    ...     Op(name="image", kind="input", shape=(8, 9, 9)),
+    ...     Op(name="first", kind="conv", inputs=(0,), shape=(8, 7, 7), conv=conv),
+    ...     Op(name="relu", kind="act", inputs=(1,), shape=(8, 7, 7), act="relu"),
+    ...     Op(name="second", kind="conv", inputs=(2,), shape=(8, 5, 5), conv=conv),
+    ... )
+    >>> layers, chains = find_chains(ops)
+    >>> network = Blueprint(
+    ...     input=(8, 9, 9), output=3, ops=ops, layers=layers, chains=chains
+    ... )
+    >>> examine(network, Span(0, 2)).conv.kernel
+    (5, 5)
+    >>> examine(network, Span(0, 3))
+    Illegal(span=Span(start=0, stop=3), why='positions run from 0 to 2')
     """
-    found = blueprint.examined.get(span)
-    if found is None:
-        found = blueprint.examined[span] = _examine(blueprint, span)
-    return found
+    known = _verdicts.get(id(blueprint))
+    if known is None:
+        known = _verdicts[id(blueprint)] = {}
+        weakref.finalize(blueprint, _verdicts.pop, id(blueprint))
+    if span not in known:
+        known[span] = _examine(blueprint, span)
+    return known[span]
 
 
 def _examine(blueprint: Blueprint, span: Span) -> MergedSpan | Illegal:
@@ -96,9 +122,12 @@ def _examine(blueprint: Blueprint, span: Span) -> MergedSpan | Illegal:
 
 
 def _exits(blueprint: Blueprint, forms: dict[int, Form], stop: int) -> list[int]:
-    """Where the merged conv may end: the last conv, or what follows it and costs
-    nothing to absorb. Pads and pools there run on their own: a pad of the output is not
-    a pad of the input, and a pool absorbed would make the conv larger."""
+    """Find the ops at which the merged conv may end: the last conv and those right after
+    it that cost nothing to absorb.
+
+    Pads and pools run on their own: a pad of the output is not a pad of the input, and a
+    pool would make the conv larger.
+    """
     layer = blueprint.layers[stop - 1]
     exits = [layer.conv]
     for index in layer.tail:
@@ -109,21 +138,22 @@ def _exits(blueprint: Blueprint, forms: dict[int, Form], stop: int) -> list[int]
 
 
 def _pads_only_its_input(blueprint: Blueprint, region: tuple[int, ...]) -> bool:
-    """Whether moving the padding to the front changes nothing: true of a single layer,
-    but not where a side branch of it pads between two ops of its own."""
+    """Say whether moving all padding to the front changes nothing: true of a single
+    layer, but not where a side branch of it pads between two ops of its own."""
     inside = set(region)
-    return not any(
-        blueprint.ops[i].padding is not None
-        or (conv := blueprint.ops[i].conv) is not None
-        and conv.padding != ((0, 0), (0, 0))
-        for i in region
-        if any(source in inside for source in blueprint.ops[i].inputs)
+    inner = [i for i in region if inside.intersection(blueprint.ops[i].inputs)]
+    return not any(_pads(blueprint.ops[i]) for i in inner)
+
+
+def _pads(op: Op) -> bool:
+    return op.padding is not None or (
+        op.conv is not None and op.conv.padding != ((0, 0), (0, 0))
     )
 
 
 def _walk(blueprint: Blueprint, span: Span) -> tuple[dict[int, Form], dict[int, str]]:
-    """Forms of all ops that are affine in the span's input, reasons for the others that
-    depend on it."""
+    """Follow the span's input: find the forms of all ops that are affine in it, and the
+    reasons for which the others that depend on it are not."""
     entry, stop = blueprint.entry(span), span.stop
     last = blueprint.layers[stop - 1].out
     forms = {entry: Form.identity(blueprint.ops[entry].shape[0])}
@@ -147,6 +177,7 @@ def _walk(blueprint: Blueprint, span: Span) -> tuple[dict[int, Form], dict[int, 
 def _step(
     blueprint: Blueprint, span: Span, index: int, op: Op, forms: dict[int, Form]
 ) -> Form | str:
+    """Find the form of an op from those of its inputs, or why it has none."""
     sources = [forms[i] for i in op.inputs if i in forms]
     first = sources[0]
     match op.kind:
@@ -182,7 +213,7 @@ def _step(
 
 
 def _region(blueprint: Blueprint, forms: dict[int, Form], exit: int) -> tuple[int, ...]:
-    """Ancestors of `exit` that depend on the span's input, `exit` included."""
+    """Find the ancestors of `exit` that depend on the span's input, `exit` included."""
     entry = next(iter(forms))
     found, todo = set(), [exit]
     while todo:
@@ -195,6 +226,7 @@ def _region(blueprint: Blueprint, forms: dict[int, Form], exit: int) -> tuple[in
 
 
 def _leak(blueprint: Blueprint, region: tuple[int, ...], exit: int) -> str | None:
+    """Say why the region has a second exit, None if it has not."""
     inside = set(region)
     for index in region:
         if index == exit:
@@ -211,37 +243,27 @@ def _leak(blueprint: Blueprint, region: tuple[int, ...], exit: int) -> str | Non
 def _merged(
     blueprint: Blueprint, span: Span, forms: dict[int, Form], region: tuple[int, ...]
 ) -> MergedSpan | Illegal:
+    """Find the convolution that a region without leaks becomes."""
     entry, exit = next(iter(forms)), region[-1]
     form, ops, layer = forms[exit], blueprint.ops, blueprint.layers[span.stop - 1]
     margins = _margins(blueprint, region)
-    height, width = ops[entry].shape[1:], ops[exit].shape[1:]
-    sides = []
-    for d in (0, 1):
-        front, back = margins[entry][d]
-        if front < 0:
-            return Illegal(span, "it crops its input")
-        if span.length > 1 and back < -height[d]:
-            return Illegal(span, "its output sees nothing but padding")
-        # Any back padding in [back, back + stride) gives the same output size; a
-        # symmetric one needs no separate padding op.
-        stride = form.stride[d]
-        back = front if back <= front < back + stride else max(back, 0)
-        size = (height[d] + front + back - form.extent[d]) // stride + 1
-        assert size == width[d], (span, d, size, width)
-        sides.append((front, back))
+    padding = _padding(span, form, ops[entry].shape, ops[exit].shape, margins[entry])
+    if isinstance(padding, Illegal):
+        return padding
     conv = ConvSpec(
         in_channels=ops[entry].shape[0],
         out_channels=form.channels,
         kernel=form.kernel,
         stride=form.stride,
-        padding=(sides[0], sides[1]),
+        padding=padding,
         dilation=(form.spacing[0] or 1, form.spacing[1] or 1),
         groups=form.groups,
         bias=True,
     )
-    parts = [(ops[i].conv, ops[i].shape) for i in region if ops[i].kind == "conv"]
+    parts = [(op.conv, op.shape) for op in (ops[i] for i in region) if op.kind == "conv"]
     parts_macs = sum(c.weights * s[1] * s[2] for c, s in parts if c)
     parts_params = sum(c.weights + c.out_channels * c.bias for c, _ in parts if c)
+    height, width = ops[exit].shape[1:]
     merged = MergedSpan(
         span=span,
         entry=entry,
@@ -250,19 +272,45 @@ def _merged(
         margins=margins,
         conv=conv,
         tail=tuple(i for i in layer.tail if i > exit),
-        macs=conv.weights * width[0] * width[1],
+        macs=conv.weights * height * width,
         params=conv.weights + conv.out_channels,
         parts_macs=parts_macs,
         parts_params=parts_params,
     )
     largest = [max(c.extent[d] for c, _ in parts if c) for d in (0, 1)]
-    return replace(merged, too_large=_too_large(blueprint, merged, height, largest))
+    too_large = _too_large(blueprint, merged, ops[entry].shape[1:], largest)
+    return replace(merged, too_large=too_large)
+
+
+def _padding(
+    span: Span,
+    form: Form,
+    in_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    margin: Sides,
+) -> Sides | Illegal:
+    """Find the padding of the merged conv from the margin that its input needs."""
+    sides = []
+    for d in (0, 1):
+        front, back = margin[d]
+        if front < 0:
+            return Illegal(span, "it crops its input")
+        if span.length > 1 and back < -in_shape[1 + d]:
+            return Illegal(span, "its output sees nothing but padding")
+        # Any back padding in [back, back + stride) gives the same output size; a
+        # symmetric one needs no separate padding op.
+        stride = form.stride[d]
+        back = front if back <= front < back + stride else max(back, 0)
+        size = (in_shape[1 + d] + front + back - form.extent[d]) // stride + 1
+        assert size == out_shape[1 + d], (span, d, size, out_shape)
+        sides.append((front, back))
+    return sides[0], sides[1]
 
 
 def _too_large(
     blueprint: Blueprint, merged: MergedSpan, size: tuple[int, ...], largest: list[int]
 ) -> str:
-    """Why a legal span is no candidate; "" if it is one. A single layer always is.
+    """Say why a legal span is no candidate, "" if it is one; a single layer always is.
 
     A kernel larger than the input is mostly spent on padding; one that is no larger
     than its parts' own kernels is no worse than what was there.
@@ -286,8 +334,8 @@ def _too_large(
 
 
 def _margins(blueprint: Blueprint, region: tuple[int, ...]) -> dict[int, Sides]:
-    """How far each linearized tensor must reach beyond its original frame, so that all
-    padding sits at the entry and the exit comes out in its own frame."""
+    """Compute how far each linearized tensor must reach beyond its original frame, for
+    all padding to sit at the entry and the exit to come out in its own frame."""
     ops, inside = blueprint.ops, set(region)
     need: dict[int, Sides] = {region[-1]: ((0, 0), (0, 0))}
     for index in reversed(region):
@@ -295,17 +343,18 @@ def _margins(blueprint: Blueprint, region: tuple[int, ...]) -> dict[int, Sides]:
         for source in dict.fromkeys(op.inputs):
             ask = input_margin(op, ops[source].shape, need[index])
             have = need.get(source, ask)
-            need[source] = (_most(have[0], ask[0]), _most(have[1], ask[1]))
+            need[source] = (_larger(have[0], ask[0]), _larger(have[1], ask[1]))
     assert inside <= need.keys()
     return need
 
 
-def _most(a: Pair, b: Pair) -> Pair:
+def _larger(a: Pair, b: Pair) -> Pair:
     return (max(a[0], b[0]), max(a[1], b[1]))
 
 
 def input_margin(op: Op, in_shape: tuple[int, ...], out: Sides) -> Sides:
-    """The margin that `op` needs of its input, for its output to have margin `out`."""
+    """Compute the margin that an input of shape `in_shape` must have, for the output of
+    `op` to have margin `out`."""
 
     def ask(d: int) -> Pair:
         front, back = out[d]
@@ -318,49 +367,3 @@ def input_margin(op: Op, in_shape: tuple[int, ...], out: Sides) -> Sides:
         return (front, back)
 
     return (ask(0), ask(1))
-
-
-def spans_of(blueprint: Blueprint) -> Iterator[Span]:
-    """Every pair of positions of one chain, in order."""
-    for chain in blueprint.chains:
-        for start in range(chain.start, chain.stop):
-            for stop in range(start + 1, chain.stop + 1):
-                yield Span(start, stop)
-
-
-def legal_spans(blueprint: Blueprint) -> dict[Span, MergedSpan]:
-    """All legal spans, candidates or not, in order."""
-    found = ((span, examine(blueprint, span)) for span in spans_of(blueprint))
-    return {span: merged for span, merged in found if isinstance(merged, MergedSpan)}
-
-
-def barriers(blueprint: Blueprint) -> tuple[int, ...]:
-    """Positions that no legal span passes over, 0 and L included."""
-    passed = {p for s in legal_spans(blueprint) for p in range(s.start + 1, s.stop)}
-    return tuple(p for p in range(blueprint.depth + 1) if p not in passed)
-
-
-def candidates(blueprint: Blueprint) -> dict[Span, MergedSpan]:
-    """The legal spans within the blueprint's limits, in order."""
-    return {s: m for s, m in legal_spans(blueprint).items() if m.is_candidate}
-
-
-def branch_ops(blueprint: Blueprint, merged: MergedSpan) -> tuple[int, ...]:
-    """Ops of linear side branches that feed a residual add in `merged.tail`: they run
-    besides the merged conv and their time is charged to this span (docs/method.md §2)."""
-    ops, found = blueprint.ops, set()
-    chain_ops = blueprint.position_of
-    todo = [
-        source
-        for index in merged.tail
-        if ops[index].kind == "add"
-        for source in ops[index].inputs
-        if source != merged.exit
-    ]
-    while todo:
-        index = todo.pop()
-        if index in chain_ops or index in found or ops[index].kind not in LINEAR_KINDS:
-            continue
-        found.add(index)
-        todo.extend(ops[index].inputs)
-    return tuple(sorted(found))
