@@ -1,4 +1,5 @@
-"""Latency tables: spans → unique ops → ONNX graphs → measurements, kept and reused."""
+"""Latency tables: spans → programs → ONNX graphs → measurements, which are kept and
+reused."""
 
 from dpcompress.latency.bench import bench
 from dpcompress.latency.profile import profile

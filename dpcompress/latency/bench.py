@@ -1,4 +1,4 @@
-"""Whole networks side by side."""
+"""Timing whole networks side by side."""
 
 from __future__ import annotations
 
@@ -27,16 +27,21 @@ def bench(
     progress: Progress = silent,
     breakdowns: dict[str, dict[str, float]] | None = None,
 ) -> dict[str, Measurement]:
-    """Time networks (name → ONNX bytes of a fixed batch size, or a file that the engine
-    itself reads) interleaved, in this process. `dpcompress.runner.ratio` of two results
-    is their paired speed-up.
+    """Time networks interleaved, in this process.
+
+    `dpcompress.runner.ratio` of two results is their paired speed-up.
 
     Args:
-        target: its batch size is not used: each network has its own.
+        networks: name → ONNX of a fixed batch size, or a file that the engine itself
+            reads.
+        target: its batch size is not used, because each network has its own.
         breakdowns: filled with `Session.breakdown` of each network afterwards.
 
+    Returns:
+        Name → time per inference of a whole batch.
+
     Raises:
-        EngineUnavailable: no such engine, precision or device here.
+        EngineUnavailable: the engine, its precision or its device is not available here.
         BadInput: the engine rejects a network.
     """
     opened = target.open()

@@ -1,4 +1,5 @@
-"""Measurements that were made before, content-addressed, in one SQLite file."""
+"""Measurements that were made before, in one SQLite file, by the digest of what each
+depends on."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +25,8 @@ _COLUMNS = ("subject", "engine", "batch", "date", *NUMBERS)
 
 
 def default_path() -> Path:
-    """The user's own store: DPCOMPRESS_STORE, or a file in the platform's cache."""
+    """The place of the user's own store: DPCOMPRESS_STORE, or a file in the platform's
+    cache."""
     named = os.environ.get("DPCOMPRESS_STORE")
     if named:
         return Path(named)
@@ -31,7 +34,8 @@ def default_path() -> Path:
 
 
 def measurement_key(subject: str, identity: Mapping[str, str], batch: int) -> str:
-    """What a time depends on: what was timed, on what, at which batch size."""
+    """The digest of what a time depends on: what was timed (the subject), on which engine
+    (its identity), at which batch size."""
     return digest({"subject": subject, "engine": dict(identity), "batch": batch})
 
 
@@ -42,7 +46,8 @@ class Store:
         path: the file, made if it is missing; None keeps everything in memory.
 
     Raises:
-        BadInput: not such a file, or it cannot be written.
+        BadInput: the file is no store, is damaged, or cannot be written; so in every
+            method.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -82,14 +87,13 @@ class Store:
     def get(
         self, subject: str, identity: Mapping[str, str], batch: int
     ) -> Measurement | None:
-        """What was measured for exactly this, without its windows; None if nothing."""
+        """The finished measurement of exactly this, without its samples; None if there is
+        none."""
         columns = ", ".join(NUMBERS)
         query = f"SELECT {columns} FROM measurements WHERE key = ?"
         key = measurement_key(subject, identity, batch)
-        try:
-            row = self._database.execute(query, (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._transaction() as database:
+            row = database.execute(query, (key,)).fetchone()
         return None if row is None else Measurement(*row)
 
     def put(
@@ -111,11 +115,8 @@ class Store:
             (measurement_key(subject, identity, batch), ms)
             for subject, ms in samples_ms.items()
         ]
-        try:
-            with self._database:
-                self._database.executemany("INSERT INTO windows VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._transaction() as database:
+            database.executemany("INSERT INTO windows VALUES (?, ?)", rows)
 
     def samples(
         self, subject: str, identity: Mapping[str, str], batch: int
@@ -123,21 +124,16 @@ class Store:
         """Milliseconds of the samples of a measurement that is not finished."""
         query = "SELECT ms FROM windows WHERE key = ? ORDER BY rowid"
         key = measurement_key(subject, identity, batch)
-        try:
-            return [ms for (ms,) in self._database.execute(query, (key,))]
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._transaction() as database:
+            return [ms for (ms,) in database.execute(query, (key,))]
 
     def _put(self, rows: list[tuple[object, ...]]) -> None:
         marks = ", ".join("?" * (1 + len(_COLUMNS)))
-        try:
-            with self._database:
-                query = f"INSERT OR REPLACE INTO measurements VALUES ({marks})"
-                self._database.executemany(query, rows)
-                keys = [row[:1] for row in rows]
-                self._database.executemany("DELETE FROM windows WHERE key = ?", keys)
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        query = f"INSERT OR REPLACE INTO measurements VALUES ({marks})"
+        keys = [row[:1] for row in rows]
+        with self._transaction() as database:
+            database.executemany(query, rows)
+            database.executemany("DELETE FROM windows WHERE key = ?", keys)
 
     def get_ratio(
         self, subject: str, identity: Mapping[str, str], batch: int
@@ -145,10 +141,8 @@ class Store:
         """The ratio of two times that was put as `subject`; None if there is none."""
         query = "SELECT median, low, high, spread FROM ratios WHERE key = ?"
         key = measurement_key(subject, identity, batch)
-        try:
-            row = self._database.execute(query, (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._transaction() as database:
+            row = database.execute(query, (key,)).fetchone()
         return None if row is None else Ratio(*row)
 
     def put_ratio(
@@ -168,53 +162,42 @@ class Store:
             ratio.spread,
         )
         marks = ", ".join("?" * len(row))
-        try:
-            with self._database:
-                self._database.execute(
-                    f"INSERT OR REPLACE INTO ratios VALUES ({marks})", row
-                )
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._transaction() as database:
+            database.execute(f"INSERT OR REPLACE INTO ratios VALUES ({marks})", row)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Everything, as plain data: subject, engine (its identity), batch, date and the
-        numbers of the measurement."""
+        """All measurements as plain data: subject, engine (its identity), batch, date and
+        numbers."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM measurements ORDER BY engine, key"
-        try:
-            for row in self._database.execute(query):
+        with self._transaction() as database:
+            for row in database.execute(query):
                 found = dict(zip(_COLUMNS, row, strict=True))
                 yield found | {"engine": json.loads(found["engine"])}
-        except (sqlite3.Error, ValueError) as error:
-            raise self._unusable(error) from error
 
     def export(self, path: str | os.PathLike[str]) -> int:
-        """Write everything as JSON lines; returns how many measurements that is."""
+        """Write all measurements as JSON lines; returns their number."""
         lines = [json.dumps(row) for row in self.rows()]
         write_text(path, "\n".join([json.dumps({"format": _EXPORT}), *lines]) + "\n")
         return len(lines)
 
     def include(self, path: str | os.PathLike[str]) -> int:
-        """Take what `export` wrote, all or nothing; of the same measurement made twice
-        the later one stays. Returns how many were new or later.
+        """Add the measurements of a file that `export` wrote, all or none. Where one is
+        here already, the later of the two stays. Returns how many were added or replaced.
 
         Raises:
-            BadTable: not such a file; says which line.
+            BadTable: the file has another format or a faulty line, which is named.
         """
         rows = _exported(Path(path))
-        try:
-            known = dict(self._database.execute("SELECT key, date FROM measurements"))
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._transaction() as database:
+            known = dict(database.execute("SELECT key, date FROM measurements"))
         later = [row for row in rows if known.get(row[0], "") < str(row[4])]
         self._put(later)
         return len(later)
 
     def __len__(self) -> int:
         query = "SELECT count(*) FROM measurements"
-        try:
-            return int(self._database.execute(query).fetchone()[0])
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        with self._transaction() as database:
+            return int(database.execute(query).fetchone()[0])
 
     def close(self) -> None:
         self._database.close()
@@ -230,6 +213,15 @@ class Store:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """The database, for statements that are kept together or not at all."""
+        try:
+            with self._database:
+                yield self._database
+        except (sqlite3.Error, ValueError) as error:  # ValueError: damaged JSON
+            raise self._unusable(error) from error
+
     def _unusable(self, error: Exception) -> BadInput:
         if "disk is full" in str(error):
             remedy = "Free some space and go on: what was measured is kept."
@@ -241,9 +233,9 @@ class Store:
 
 
 class StoreLog:
-    """The `Log` of one engine and batch size, in a store.
+    """The `Log` that keeps the measurements of one engine and batch size in a store.
 
-    rejected: what the engine rejected since the log was made, by subject; not kept.
+    rejected: subject → why the engine rejected it. Rejections are not kept in the store.
     """
 
     def __init__(self, store: Store, identity: Mapping[str, str], batch: int) -> None:

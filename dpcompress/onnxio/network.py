@@ -15,8 +15,8 @@ from dpcompress.errors import BadInput
 class Network:
     """The graph of a torch network, in the names of the ONNX graph that it comes from.
 
-    constants: name → value of what the ONNX graph holds. values: name → node of what is
-    computed so far.
+    constants: name → value of each tensor that the ONNX graph holds.
+    values: name → node of each tensor that is computed so far.
     """
 
     def __init__(self, constants: dict[str, np.ndarray]) -> None:
@@ -26,6 +26,7 @@ class Network:
         self._modules = nn.Module()
 
     def input(self, name: str) -> None:
+        """Add the next input."""
         self.values[name] = self.graph.placeholder(f"input{len(self.values)}")
 
     def tensor(self, name: str) -> fx.Node:

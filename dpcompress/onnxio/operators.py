@@ -21,26 +21,28 @@ Pair = tuple[int, int]
 
 
 class Operator:
-    """One ONNX node while it is added to a network."""
+    """An ONNX node while it is added to a torch network."""
 
     def __init__(self, node: onnx.NodeProto, network: Network) -> None:
         self._node, self._network = node, network
         self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
     def get(self, attribute: str, default: Any = None) -> Any:
+        """The value of an attribute, `default` if the node does not say."""
         return self._attributes.get(attribute, default)
 
     def constant(self, index: int) -> np.ndarray | None:
-        """The value of an input; None if it is left out or computed."""
+        """The value of input number `index`; None if it is left out or computed."""
         if index >= len(self._node.input):
             return None
         return self._network.constants.get(self._node.input[index])
 
     def tensor(self, index: int) -> fx.Node:
+        """Input number `index` as a tensor of the network."""
         return self._network.tensor(self._node.input[index])
 
     def tensors(self) -> list[fx.Node]:
-        """All inputs that are not left out."""
+        """All inputs that are not left out, as tensors of the network."""
         return [self._network.tensor(name) for name in self._node.input if name]
 
     @property
@@ -50,12 +52,15 @@ class Operator:
         return all(not name or name in self._network.constants for name in rest)
 
     def module(self, module: nn.Module, x: fx.Node) -> fx.Node:
+        """Add a module, applied to `x`, under the node's own name."""
         return self._network.module(self._node.name or self._node.op_type, module, x)
 
     def call(self, function: Function, *args: Any, **options: Any) -> fx.Node:
+        """Add a call of a function."""
         return self._network.graph.call_function(function, args, options)
 
     def refused(self, why: str) -> BadInput:
+        """The error that says why the node cannot be read."""
         return BadInput(
             f"The ONNX operator {self._node.op_type} ({self._node.name or 'unnamed'}) "
             f"{why}.",
@@ -67,7 +72,7 @@ Converter = Callable[[Operator], fx.Node]
 
 
 def convert(node: onnx.NodeProto, network: Network) -> fx.Node:
-    """Add an ONNX node to `network`; returns its output.
+    """Add what an ONNX node computes to `network`; returns its first output.
 
     Raises:
         BadInput: the operator, or one of its attributes, is not known here.

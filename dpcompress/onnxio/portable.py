@@ -11,8 +11,8 @@ import onnx
 # (github.com/NVIDIA/TensorRT/issues/3467). That rules out opset 18.
 OPSET, IR_VERSION = 17, 8
 
+# The oldest opset that torch itself writes.
 EXPORTED_OPSET = 18
-"""The oldest opset that torch itself writes."""
 
 
 def portable(model: onnx.ModelProto) -> bytes:

@@ -19,11 +19,18 @@ from dpcompress.errors import BadInput
 from dpcompress.onnxio.portable import IR_VERSION, OPSET
 from dpcompress.ways.program import Program, Shape, Step
 
+# Random values repeat after a prime number of them: no filter is another one's copy, yet
+# a bundle of many large graphs compresses well.
 _PERIOD = 4093
 
 
 class Graph:
-    """An ONNX graph under construction; methods add nodes and return tensor names."""
+    """An ONNX graph under construction; methods add to it and return tensor names.
+
+    Args:
+        seed: text that the random weights depend on.
+        batch: images per inference.
+    """
 
     def __init__(self, seed: str, batch: int) -> None:
         seed_number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
@@ -35,11 +42,13 @@ class Graph:
         self._names = 0
 
     def input(self, shape: Shape) -> str:
+        """Add an input of `shape`, without the batch."""
         name = f"input{len(self._inputs)}"
         self._inputs.append(self._info(name, shape))
         return name
 
     def add(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node of one output."""
         name = self._name()
         self._nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
@@ -53,15 +62,15 @@ class Graph:
         return self.constant(np.array(value, dtype=np.float32))
 
     def random(self, *shape: int) -> str:
+        """Add a constant of standard normal values."""
         return self.constant(self._normal(*shape))
 
     def _normal(self, *shape: int) -> np.ndarray:
-        """Standard normal values that repeat after a prime number of them: no filter is
-        another one's copy, yet a bundle of many large graphs stays small."""
         values = self._rng.standard_normal(_PERIOD, dtype=np.float32)
         return np.resize(values, shape)
 
     def conv(self, source: str, conv: ConvSpec) -> str:
+        """Add a convolution that keeps the variance of standard normal inputs."""
         per_group = conv.in_channels // conv.groups
         shape = (conv.out_channels, per_group, *conv.kernel)
         weight = self._normal(*shape)
@@ -80,7 +89,11 @@ class Graph:
         )
 
     def step(self, step: Step, inputs: Sequence[str]) -> str:
-        """Add one step of a program; `inputs` are its tensors."""
+        """Add one step of a program, which reads the tensors `inputs`.
+
+        Raises:
+            BadInput: the step's activation is not in `ACTIVATIONS`.
+        """
         source = inputs[0]
         if step.kind == "conv" and step.conv is not None:
             return self.conv(source, step.conv)
@@ -116,7 +129,8 @@ class Graph:
         )
 
     def finish(self, outputs: dict[str, Shape]) -> bytes:
-        """The checked model with these output tensors, serialised."""
+        """Check and serialise the model whose outputs are these tensors (name → shape
+        without the batch)."""
         graph = helper.make_graph(
             self._nodes,
             "op",
@@ -144,7 +158,7 @@ class Graph:
 
 
 def pads(sides: Sides) -> tuple[int, int, int, int]:
-    """ONNX order: beginnings of all dimensions, then ends."""
+    """Padding in ONNX's order: the beginnings of all dimensions, then their ends."""
     (top, bottom), (left, right) = sides
     return top, left, bottom, right
 
@@ -192,6 +206,7 @@ def _prelu(graph: Graph, x: str) -> str:
     return graph.add("PRelu", [x, graph.constant(np.full((1, 1, 1), 0.25, np.float32))])
 
 
+# Name in torch.nn.functional → the nodes that torch.onnx writes for it.
 ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
     "celu": _one("Celu", alpha=1.0),
     "elu": _one("Elu", alpha=1.0),
@@ -211,4 +226,3 @@ ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
     "softsign": _one("Softsign"),
     "tanh": _one("Tanh"),
 }
-"""Name in torch.nn.functional → the nodes that torch.onnx writes for it."""

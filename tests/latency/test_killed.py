@@ -28,7 +28,7 @@ profile(BLUEPRINT, original=network(BLUEPRINT, 1), target=Target(threads=1),
 """
 
 
-def windows(path: Path) -> int:
+def samples(path: Path) -> int:
     try:
         with sqlite3.connect(path) as database:
             return int(database.execute("SELECT count(*) FROM windows").fetchone()[0])
@@ -43,12 +43,12 @@ def test_sigkill_loses_at_most_the_round_in_flight(
     path = tmp_path / "times.sqlite"
     process = subprocess.Popen([sys.executable, "-c", CODE, str(path)])
     end = time.monotonic() + 60
-    while windows(path) < 400 and time.monotonic() < end:
+    while samples(path) < 400 and time.monotonic() < end:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    kept = windows(path)
+    kept = samples(path)
     assert kept >= 400
 
     earlier: dict[str, int] = {}
@@ -71,4 +71,4 @@ def test_sigkill_loses_at_most_the_round_in_flight(
     # All subjects take part in most rounds: each had its share of what was kept.
     assert min(earlier.values()) > 0
     assert all(times[key].samples >= count for key, count in earlier.items())
-    assert windows(path) == 0
+    assert samples(path) == 0
