@@ -12,18 +12,19 @@ from torch.nn import functional as F
 
 from dpcompress.algebra.affine import Pair
 
+# Patch values in memory at a time: 64 MB in float32.
 _CHUNK_VALUES = 1 << 24
-"""Patch values in memory at a time: 64 MB in float32."""
 _TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
 class FittedConv:
-    """A fitted convolution.
+    """A convolution found by least squares.
 
-    weight: (C_out, C_in / groups, K_h, K_w), bias: (C_out,), float64.
-    residual: root mean square of what is left, over the target's standard deviation; on
-        the samples that it was fitted on.
+    weight: (C_out, C_in / groups, K_h, K_w), float64.
+    bias: (C_out,), float64.
+    residual: root mean square of the errors over the target's standard deviation, on the
+        samples of the fit.
     """
 
     weight: Tensor
@@ -32,19 +33,19 @@ class FittedConv:
 
 
 class ConvFit:
-    """Normal equations of ridge regressions from the patches of one input.
+    """The normal equations of ridge regressions from the patches of one input.
 
-    Minimises Σ ‖W·patch + b − target‖² + λ‖W − W₀‖², λ being `ridge` times the mean
-    variance of a patch value, summed over the samples, so that it does not depend on
-    scale or amount of data; the bias is free. Feed chunks of images with `add`. Memory
-    is bounded by the Gram matrix, (C_in / groups · K_h · K_w)² float64 numbers per
-    group, and by 64 MB of patches.
+    Each regression minimises Σ ‖W·patch + b − target‖² + λ‖W‖². λ is `ridge` times the
+    variance of a patch value, summed over the samples and averaged over the values of a
+    patch, so it grows with the scale and the amount of the data as the first term does;
+    the bias is free. `add` takes images in chunks. Memory is bounded by the Gram matrix,
+    (C_in / groups · K_h · K_w)² float64 numbers per group, and by 64 MB of patches.
 
     Args:
         padding: zeros at ((top, bottom), (left, right)).
-        samples: the most output pixels that are looked at, of every image equally many;
-            None for all. Neighbours tell almost the same.
-        expected: how many images `samples` is to be spread over.
+        samples: the most output pixels that are used, of every image equally many; None
+            for all. Neighbouring pixels tell almost the same.
+        expected: how many images will be added; `samples` is spread over them.
     """
 
     def __init__(
@@ -66,12 +67,15 @@ class ConvFit:
         self.targets: list[_Target] = []
 
     def add(self, inputs: Tensor, targets: Sequence[Tensor]) -> None:
-        """Take in images: inputs (N, C_in, H, W), targets (N, C_out, H', W') each; the
-        same number of targets, of the same channels, at every call. What is found for
-        one does not depend on the others, to the bit.
+        """Add images to the sums.
+
+        Args:
+            inputs: (N, C_in, H, W).
+            targets: (N, C_out, H', W') each; the same number and the same channels at
+                every call. The result for one does not depend on the others, to the bit.
 
         Raises:
-            ValueError: sizes that do not belong together.
+            ValueError: sizes do not belong together.
         """
         windows = self._windows(inputs)
         size = windows.shape[1:3]
@@ -92,13 +96,8 @@ class ConvFit:
                 y = target[chunk].permute(0, 2, 3, 1)[:, rows, columns]
                 sums.add(x, self._grouped(y[:, :, None]))
 
-    def solve(
-        self, ridge: float = 1e-4, priors: Sequence[Tensor | None] | None = None
-    ) -> list[FittedConv]:
-        """One convolution per target.
-
-        Args:
-            priors: W₀ per target, (C_out, C_in / groups, K_h, K_w); None is zero.
+    def solve(self, ridge: float = 1e-4) -> list[FittedConv]:
+        """Find one convolution per target.
 
         Raises:
             ValueError: nothing was added.
@@ -113,16 +112,13 @@ class ConvFit:
         system = gram + strength * torch.eye(gram.shape[1], dtype=torch.float64)
         factor, failed = torch.linalg.cholesky_ex(system)
         found = []
-        for sums, prior in zip(
-            self.targets, priors or [None] * len(self.targets), strict=True
-        ):
+        for sums in self.targets:
             mean_y = sums.total / self.count
             cross = sums.cross - self.count * mean[:, :, None] * mean_y[:, None, :]
-            right = cross if prior is None else cross + strength * self._columns(prior)
             if failed.any():  # next to no ridge, and patches that depend on each other
-                weight = torch.linalg.lstsq(system, right, driver="gelsd").solution
+                weight = torch.linalg.lstsq(system, cross, driver="gelsd").solution
             else:
-                weight = torch.cholesky_solve(right, factor)
+                weight = torch.cholesky_solve(cross, factor)
             bias = mean_y - (mean[:, None] @ weight)[:, 0]
             spread = (sums.square - self.count * mean_y.square()).sum()
             explained = 2 * (cross * weight).sum() - (weight * (gram @ weight)).sum()
@@ -145,7 +141,7 @@ class ConvFit:
         self.targets = [_Target(groups, size, t.shape[1] // groups) for t in targets]
 
     def _windows(self, inputs: Tensor) -> Tensor:
-        """Every output pixel's patch, a view: (N, H', W', K_h, K_w, C_in)."""
+        """The patch of every output pixel, (N, H', W', K_h, K_w, C_in): a view."""
         (top, bottom), (left, right) = self.padding
         last = F.pad(inputs.permute(0, 2, 3, 1), (0, 0, left, right, top, bottom))
         last = last.contiguous()
@@ -164,7 +160,7 @@ class ConvFit:
         )
 
     def _pixels(self, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the output pixels to look at."""
+        """The rows and the columns of the output pixels to use."""
         total = size[0] * size[1]
         chosen = torch.arange(total)
         if self.per_image is not None and self.per_image < total:
@@ -173,19 +169,14 @@ class ConvFit:
         return chosen // size[1], chosen % size[1]
 
     def _grouped(self, values: Tensor) -> Tensor:
-        """(N, pixels, taps, C) → (groups, N·pixels, taps·C / groups)."""
+        """Rearrange (N, pixels, taps, C) to (groups, N·pixels, taps·C / groups)."""
         n, pixels, taps, _ = values.shape
         split = values.unflatten(3, (self.groups, -1)).permute(3, 0, 1, 2, 4)
         return split.reshape(self.groups, n * pixels, -1)
 
-    def _columns(self, weight: Tensor) -> Tensor:
-        """A kernel as the unknown of the normal equations."""
-        taps = weight.double().unflatten(0, (self.groups, -1))
-        return taps.permute(0, 3, 4, 2, 1).flatten(1, 3)
-
 
 class _Target:
-    """Sums over the samples of one target: Σ x·yᵀ, Σ y and Σ y²."""
+    """The sums over the samples of one target: Σ x·yᵀ, Σ y and Σ y²."""
 
     def __init__(self, groups: int, size: int, width: int) -> None:
         self.cross = torch.zeros(groups, size, width, dtype=torch.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +72,7 @@ def merge(
     certificate = certificate or output.parent / "certificate.json"
     origin = Origin(form="merged", original=original, plan=decision.digest)
     with replacing(certificate) as temporary:  # no proof without what it proves
-        proof.write(temporary)
+        temporary.write_text(proof.to_json(), encoding="utf-8")
         save_weights(output, merged.state_dict(), origin, model=model.model)
     facts: dict[str, Any] = {
         "output": str(output),
@@ -82,8 +81,8 @@ def merge(
         "layers": len(decision.spans),
         "params_before": sum(p.numel() for p in network.parameters()),
         "params": sum(p.numel() for p in merged.parameters()),
-        "difference": asdict(proof.network_random),
-        "difference_on_data": proof.network_real and asdict(proof.network_real),
+        "difference": proof.network_random.model_dump(),
+        "difference_on_data": proof.network_real and proof.network_real.model_dump(),
     }
     if json:
         emit(facts)

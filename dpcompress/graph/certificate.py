@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import computed_field, model_validator
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dpcompress.blueprint import Blueprint, MergedSpan, check_plan
+from dpcompress.blueprint import Blueprint, MergedSpan, Pair, Plan, check_plan
+from dpcompress.blueprint.data import Frozen, parse
 from dpcompress.errors import VerificationFailed
-from dpcompress.files import write_text
 from dpcompress.graph.nodes import op_nodes, origin_of, value_nodes
 
 FLOAT64_LIMIT = 1e-10
@@ -25,14 +23,14 @@ ROUNDING_FACTOR = 4
 _RANDOM_IMAGES = 2
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Largest |Δ| of a comparison relative to the largest |value| of the reference.
+class Difference(Frozen):
+    """The largest |Δ| of a comparison, relative to the largest |value| of the reference.
 
-    The float64 one proves that the merge is exact. How far float32 results lie apart
-    depends on the network as well, so `rounding` says how far the linearized network
-    itself is off when computed in float32. `border` counts only pixels that see the
-    padding, `inside` only the others, in float64 (None where there are none of the kind).
+    float64: proves that the merge is exact.
+    float32: depends on the network as well as on the merge.
+    rounding: how far the linearized network itself is off when computed in float32.
+    border, inside: only pixels that see the padding, and only the others, in float64;
+        None where there are none of the kind.
     """
 
     float64: float
@@ -43,14 +41,15 @@ class Difference:
 
     @property
     def holds(self) -> bool:
+        """Whether the difference is no more than rounding."""
         allowed = max(FLOAT32_LIMIT, ROUNDING_FACTOR * self.rounding)
         return self.float64 <= FLOAT64_LIMIT and self.float32 <= allowed
 
 
-@dataclass(frozen=True)
-class SpanProof:
-    """One merged span.
+class SpanProof(Frozen):
+    """The proof for one merged span, layers start+1 .. stop.
 
+    kernel: of the merged convolution.
     random, real: differences on random inputs and on given images.
     range_growth: max|w| / rms(w) of the merged kernel over the largest of its parts': how
         much more range a low-precision format must cover.
@@ -58,37 +57,48 @@ class SpanProof:
 
     start: int
     stop: int
-    kernel: tuple[int, int]
+    kernel: Pair
     random: Difference
     real: Difference | None
     range_growth: float
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """Differences between a linearized and a merged network; written as JSON.
+class Certificate(Frozen):
+    """The differences between the linearized and the merged network of a plan.
 
+    network_random, network_real: of the outputs, on random inputs and on given images.
+    spans: those that merge several convolutions.
     fp16_linearized, fp16_merged: relative difference that casting all weights and
-    activations to fp16 makes to each network's output; "overflow" where values leave
-    fp16's range, None where this machine cannot compute in fp16.
-    kind: what sets it apart from a `FitReport`.
+        activations to fp16 makes to each network's output; "overflow" where values leave
+        fp16's range, None where this machine cannot compute in fp16.
+    kind: sets a certificate apart from a `FitReport`.
     """
 
-    plan: dict[str, Any]
+    plan: Plan
     network_random: Difference
-    network_real: Difference | None
-    spans: list[SpanProof] = field(default_factory=list)
+    network_real: Difference | None = None
+    spans: tuple[SpanProof, ...] = ()
     fp16_linearized: float | Literal["overflow"] | None = None
     fp16_merged: float | Literal["overflow"] | None = None
     kind: Literal["exact"] = "exact"
-    version: int = 1
+    version: Literal[1] = 1
 
+    @model_validator(mode="before")
+    @classmethod
+    def _judge_anew(cls, data: Any) -> Any:
+        """Leave out the verdict of a file: it follows from the differences."""
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if name != "holds"}
+        return data
+
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def holds(self) -> bool:
+        """Whether all differences are no more than rounding."""
         return all(difference.holds for _, difference in self._compared())
 
     def _compared(self) -> Iterator[tuple[str, Difference]]:
-        """Span by span, then the whole: where, and the difference there."""
+        """Yield places and the differences there: span by span, then the output."""
         places = [(f"span {s.start} to {s.stop}", s.random, s.real) for s in self.spans]
         places.append(("the output", self.network_random, self.network_real))
         for where, random, real in places:
@@ -118,10 +128,18 @@ class Certificate:
             "Nothing was written; if the weights are finite, this is a bug: report it.",
         )
 
-    def write(self, path: str | Path) -> None:
-        write_text(
-            path, json.dumps(asdict(self) | {"holds": self.holds}, indent=1) + "\n"
-        )
+    def to_json(self) -> str:
+        """The certificate as JSON text, with `holds`."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: object = "certificate") -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BadInput: not a certificate; names the first faulty field.
+        """
+        return parse(cls, text, source)
 
 
 def certify(
@@ -129,8 +147,12 @@ def certify(
 ) -> Certificate:
     """Compare two networks of one plan, span by span and as a whole, in eval mode.
 
-    `merged` is in float64, as composed; it is compared so, and cast to float32. Each
-    span is compared on the inputs that the linearized network gives it.
+    Each span is compared on the inputs that the linearized network gives it.
+
+    Args:
+        merged: as `merge_unchecked` composed it, in float64; it is compared so, and cast
+            to float32.
+        images: (N, C, H, W), to compare on besides random ones.
     """
     blueprint, plan = origin_of(linearized)
     spans = check_plan(blueprint, plan)
@@ -147,10 +169,10 @@ def certify(
     on_real = None if images is None else _compare(pairs, blueprint, spans, images.cpu())
     fp16 = [_fp16_difference(net, random) for net in pairs[torch.float32]]
     return Certificate(
-        plan=plan.model_dump(mode="json"),
+        plan=plan,
         network_random=on_random[0],
         network_real=on_real[0] if on_real else None,
-        spans=[
+        spans=tuple(
             SpanProof(
                 start=span.span.start,
                 stop=span.span.stop,
@@ -161,7 +183,7 @@ def certify(
             )
             for n, span in enumerate(spans)
             if sum(blueprint.ops[i].kind == "conv" for i in span.region) > 1
-        ],
+        ),
         fp16_linearized=fp16[0],
         fp16_merged=fp16[1],
     )
@@ -178,9 +200,9 @@ def _compare(
     output32, values32 = _run(linear32, blueprint, spans, images.float())
     with torch.no_grad():
         whole = Difference(
-            _relative(merged64(images.double()), output64),
-            _relative(merged32(images.float()), output32),
-            _relative(output32.double(), output64),
+            float64=_relative(merged64(images.double()), output64),
+            float32=_relative(merged32(images.float()), output32),
+            rounding=_relative(output32.double(), output64),
         )
     parts = []
     for span, (value64, exit64), (value32, exit32) in zip(
@@ -188,13 +210,18 @@ def _compare(
     ):
         delta = (_replay(merged64, span, value64) - exit64).abs().amax((0, 1))
         scale = float(exit64.abs().max().clamp_min(1e-30))
-        border = _border(span, delta)
+        border, inside = (
+            float(delta[pixels].max()) / scale if pixels.any() else None
+            for pixels in _border(span, delta)
+        )
+        exact32 = _replay(merged64, span, value32.double())
         parts.append(
             Difference(
-                float(delta.max()) / scale,
-                _relative(_replay(merged32, span, value32), exit32),
-                _relative(_replay(merged64, span, value32.double()), exit32.double()),
-                *(float(delta[p].max()) / scale if p.any() else None for p in border),
+                float64=float(delta.max()) / scale,
+                float32=_relative(_replay(merged32, span, value32), exit32),
+                rounding=_relative(exact32, exit32.double()),
+                border=border,
+                inside=inside,
             )
         )
     return whole, parts
@@ -206,7 +233,7 @@ def _run(
     spans: list[MergedSpan],
     images: Tensor,
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """The output, and each span's input and output."""
+    """Run the network; return its output and each span's input and output."""
     exits, entries = op_nodes(network), value_nodes(network, blueprint)
     wanted = {entries[s.entry] for s in spans} | {exits[s.exit] for s in spans}
     kept: dict[fx.Node, Tensor] = {}
@@ -224,7 +251,7 @@ def _run(
 
 
 def _replay(merged: fx.GraphModule, span: MergedSpan, value: Tensor) -> Tensor:
-    """What the merged conv of `span` makes of the linearized span's input."""
+    """Run the merged conv of `span` on the linearized span's input."""
     conv = merged.get_submodule(str(op_nodes(merged)[span.exit].target))
     assert isinstance(conv, nn.Conv2d)
     (top, bottom), (left, right) = span.conv.padding
@@ -235,24 +262,24 @@ def _replay(merged: fx.GraphModule, span: MergedSpan, value: Tensor) -> Tensor:
 
 
 def _border(span: MergedSpan, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks of the output pixels that see padding, and of those that do not."""
+    """The masks of the output pixels that see padding and of those that do not."""
     inside = torch.zeros_like(pixels, dtype=torch.bool)
-    (y0, y1), (x0, x1) = (
-        (-(-front // s), max(size - (-(-back // s)), 0))
+    rows, columns = (
+        slice(math.ceil(front / s), max(size - math.ceil(back / s), 0))
         for (front, back), s, size in zip(
             span.conv.padding, span.conv.stride, pixels.shape, strict=True
         )
     )
-    inside[y0:y1, x0:x1] = True
+    inside[rows, columns] = True
     return ~inside, inside
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:
-    """NaN anywhere counts as infinitely far."""
+    """The largest |Δ| over the largest |value|; infinite if NaN is anywhere."""
     distance = float((actual - expected).abs().max())
     scale = float(expected.abs().max().clamp_min(1e-30))
     ratio = distance / scale
-    return ratio if ratio == ratio else float("inf")
+    return float("inf") if math.isnan(ratio) else ratio
 
 
 def _range_growth(

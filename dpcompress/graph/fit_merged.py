@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, fx, nn
 
-from dpcompress.blueprint import Blueprint, MergedSpan, Plan, check_plan
+from dpcompress.blueprint import Blueprint, MergedSpan, Pair, Plan, check_plan
+from dpcompress.blueprint.data import Frozen, parse
 from dpcompress.errors import BadInput
-from dpcompress.files import write_text
 from dpcompress.graph.build import build
 from dpcompress.graph.nodes import op_nodes, value_nodes
-from dpcompress.graph.partial import Parts
-from dpcompress.graph.span_fit import RIDGE, Original, begin_fit, chunks, whole_kernel
+from dpcompress.graph.original import Original
+from dpcompress.graph.partial import Parts, chunks
+from dpcompress.graph.span_fit import RIDGE, begin_fit, whole_kernel
 from dpcompress.progress import Progress, silent
 
 LEAST_IMAGES = 16
 
 
-@dataclass(frozen=True)
-class FittedSpan:
-    """A span that was fitted. residual: how far it is from what the original gives
-    there, root mean square over standard deviation, on the images it was fitted on."""
+class FittedSpan(Frozen):
+    """The fit of one span, layers start+1 .. stop.
+
+    kernel: of the fitted convolution.
+    residual: distance from the original's tensor at the span's end, root mean square over
+        standard deviation, on the images of the fit.
+    """
 
     start: int
     stop: int
-    kernel: tuple[int, int]
+    kernel: Pair
     residual: float
 
 
-@dataclass(frozen=True)
-class FitReport:
-    """What a fitted network has in place of a certificate: it approximates the original
-    and is no exact merge of anything. Written as JSON."""
+class FitReport(Frozen):
+    """The account of a fitted network, in place of a certificate: it approximates the
+    original and is no exact merge of anything.
 
-    plan: dict[str, Any]
+    images: how many the fit was made on.
+    kind: sets a report apart from a `Certificate`.
+    """
+
+    plan: Plan
     images: int
     ridge: float
-    spans: list[FittedSpan]
+    spans: tuple[FittedSpan, ...]
     kind: Literal["fitted"] = "fitted"
-    version: int = 1
+    version: Literal[1] = 1
 
-    def write(self, path: str | Path) -> None:
-        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
+    def to_json(self) -> str:
+        """The report as JSON text."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: object = "fit report") -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BadInput: not a report; names the first faulty field.
+        """
+        return parse(cls, text, source)
 
 
 def fit_merged(
@@ -57,12 +71,12 @@ def fit_merged(
     ridge: float = RIDGE,
     progress: Progress = silent,
 ) -> tuple[fx.GraphModule, FitReport]:
-    """The merged network of `plan`, made without labels and without training.
+    """Make the merged network of `plan` without labels and without training.
 
-    From front to back, the convolution of every merged span is fitted by least squares:
-    from what the network so far really gives it, to what the original has at its end.
-    Errors of earlier spans, on a skip that joins there too, are so made up for. Single
-    layers stay as they are.
+    From front to back, the convolution of every merged span is fitted by least squares.
+    Its input is the tensor that the network so far gives there, its target the original's
+    tensor at the span's end. So it makes up for errors of earlier spans, also of those
+    that reach the target by a skip. Single layers stay as they are.
 
     Args:
         model: the trained original; not changed.
@@ -89,11 +103,15 @@ def fit_merged(
     fitted = []
     progress(0, len(spans))
     for span in spans:
-        residual = fitter.fit(span, ridge)
-        fitted.append(FittedSpan(*span.span, span.conv.kernel, residual))
-        progress(len(fitted), len(spans), f"layers {span.span[0] + 1}..{span.span[1]}")
+        residual = fitter.fit_span(span, ridge)
+        start, stop = span.span
+        one = FittedSpan(
+            start=start, stop=stop, kernel=span.conv.kernel, residual=residual
+        )
+        fitted.append(one)
+        progress(len(fitted), len(spans), f"layers {start + 1}..{stop}")
     merged.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    report = FitReport(plan.model_dump(mode="json"), len(images), ridge, fitted)
+    report = FitReport(plan=plan, images=len(images), ridge=ridge, spans=tuple(fitted))
     return merged, report
 
 
@@ -108,17 +126,14 @@ class _Fitter:
         self.plan, self.parts = plan, Parts(merged)
         self.exits, self.entries = op_nodes(merged), value_nodes(merged, self.blueprint)
 
-    def fit(self, span: MergedSpan, ridge: float) -> float:
-        """Put the best convolution into `span`'s place; its residual."""
+    def fit_span(self, span: MergedSpan, ridge: float) -> float:
+        """Fit the convolution of `span`, in place, and return the residual."""
         conv = self.merged.get_submodule(str(self.exits[span.exit].target))
         assert isinstance(conv, nn.Conv2d)
         end, goal = self._ends(span)
         original, wanted = self.original, self.original.nodes[goal]
-        entry, exit, sum_ = (
-            self.entries[span.entry],
-            self.exits[span.exit],
-            self.exits[end],
-        )
+        entry, exit = self.entries[span.entry], self.exits[span.exit]
+        sum_ = self.exits[end]
         fit = begin_fit(span.conv, len(self.images))
         for chunk in chunks(self.images, self.blueprint):
             target = original.parts.run({original.parts.input: chunk}, {wanted})[wanted]
@@ -132,9 +147,11 @@ class _Fitter:
         return found.residual
 
     def _ends(self, span: MergedSpan) -> tuple[int, int]:
-        """The op after `span`'s conv and the sums that it goes into, and the op of the
-        original that it should equal: the same, or, where the plan removes the closing
-        activation, what that activation gives."""
+        """Find the op to compare and the op of the original that it should equal.
+
+        The first is the last of the sums that `span`'s conv goes into, or the conv. The
+        second is the same op, or the closing activation where the plan removes it.
+        """
         end = span.exit
         for index in span.tail:
             if self.blueprint.ops[index].kind not in ("add", "identity"):

@@ -1,8 +1,9 @@
-"""Running parts of a network, from any of its values to any others."""
+"""Running parts of a network, from any of its tensors to any others."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -11,9 +12,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dpcompress.blueprint import Blueprint
 
+# Values of a network's largest tensor that are computed at a time: 32 MB.
+_CHUNK_VALUES = 1 << 23
+
+
+def chunks(images: Tensor, blueprint: Blueprint) -> Iterator[Tensor]:
+    """Split `images` so that memory does not depend on how many there are."""
+    largest = max(prod(op.shape) for op in blueprint.ops)
+    yield from images.split(max(1, _CHUNK_VALUES // largest))
+
 
 class Parts:
-    """Runs the nodes of a network that lie between given values and wanted ones.
+    """A network whose nodes can be run in parts.
 
     The network is read at every call, so its modules may change in between.
     """
@@ -28,7 +38,8 @@ class Parts:
     def run(
         self, given: Mapping[fx.Node, Tensor], wanted: Collection[fx.Node]
     ) -> dict[fx.Node, Tensor]:
-        """The values of the nodes `wanted`; others are freed after their last use."""
+        """Compute the nodes `wanted` from the values of the nodes `given`."""
+        # Values that are not wanted are freed after their last use.
         order = self._between(given.keys(), wanted)
         last = {source: node for node in order for source in node.all_input_nodes}
         values = self._interpreter.env = dict(given)
@@ -41,8 +52,11 @@ class Parts:
         return {node: values[node] for node in wanted}
 
     def frontier(self, changed: fx.Node, entry: fx.Node) -> set[fx.Node]:
-        """What the output needs besides `changed`, a value made from `entry`, that does
-        not itself depend on `entry`; and `entry`, where something else reads it too."""
+        """Find the nodes whose values give the output, together with `changed`.
+
+        They do not depend on `entry`, which `changed` is made from; `entry` itself is one
+        of them where something besides `changed` reads it.
+        """
         depends = {entry}
         for node in self._nodes:
             if not depends.isdisjoint(node.all_input_nodes):
@@ -64,8 +78,8 @@ class Parts:
 
 
 def fold_norms(network: fx.GraphModule, blueprint: Blueprint) -> None:
-    """Fold every norm that alone reads a conv into it, in place, eval mode: less to
-    compute. All nodes stay; the norms become identities."""
+    """Fold every norm that alone reads a conv into it, in place, for eval mode. All nodes
+    stay; the norms become identities."""
     for number, op in enumerate(blueprint.ops):
         if op.kind != "norm" or blueprint.ops[op.inputs[0]].kind != "conv":
             continue

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from dpcompress.blueprint import Blueprint, MergedSpan, examine
 from dpcompress.errors import BadInput
 from dpcompress.graph.fit_merged import LEAST_IMAGES
+from dpcompress.graph.original import Original
 from dpcompress.graph.span_fit import (
     LEAST_SAMPLES,
     RIDGE,
     SAMPLES_PER_UNKNOWN,
     UNKNOWNS,
-    Original,
 )
 from dpcompress.importance.protocol import Chunk, Entry, Scores
 from dpcompress.settings import SCORE_IMAGES
@@ -114,7 +114,7 @@ class Fit:
         """Return the scores of entries whose spans begin at one position."""
         found = [examine(state.blueprint, entry.span) for entry in entries]
         spans = [span for span in found if isinstance(span, MergedSpan)]
-        convs = state.original.fit(spans, state.images, self.ridge)
+        convs = state.original.fit_spans(spans, state.images, self.ridge)
         plain, outputs = state.original.outputs(state.heldout_images, spans, convs)
         return [
             _scores(plain, output, state.heldout.labels, conv.residual)

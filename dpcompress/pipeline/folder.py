@@ -147,7 +147,7 @@ class RunFolder(Generic[S]):
     importance = File("importance.csv", ImportanceTable.read, ImportanceTable.write)
     original = _json("original.json", Original)
     closed_loop = _json("closed_loop.json", Loop)
-    certificate = _json("certificate.json", Certificate, Certificate.write)
+    certificate = _json("certificate.json", Certificate)
     fit_report = _json("fit.json", FitReport)
     export_check = _json("export.json", ExportCheck)
     result = _json("result.json", Result)

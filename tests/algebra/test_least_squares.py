@@ -14,7 +14,7 @@ from dpcompress.algebra import ConvFit
 
 @st.composite
 def problems(draw: st.DrawFn) -> dict[str, object]:
-    """A convolution of any shape, and inputs that it can be told from."""
+    """Draw a convolution of any shape."""
     pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
     side = st.tuples(st.integers(0, 2), st.integers(0, 2))
     groups = draw(st.sampled_from((1, 1, 2, 3)))
@@ -59,7 +59,7 @@ def kernel(problem: dict, seed: int) -> Tensor:
 
 @given(problems())
 def test_a_convolution_is_recovered(problem: dict) -> None:
-    """In chunks, together with a second target."""
+    """The images come in chunks and there is a second target."""
     images = random(1, 24, problem["inputs"], 8, 9)
     weights = kernel(problem, 2), kernel(problem, 3)
     biases = random(4, 2, problem["outputs"])
@@ -83,14 +83,13 @@ def test_a_convolution_is_recovered(problem: dict) -> None:
 def test_ridge_solution_is_that_of_the_stacked_system(
     problem: dict, ridge: float
 ) -> None:
-    """Ordinary least squares with √λ·(W − W₀) as further rows, one group at a time."""
+    """Ordinary least squares with √λ·W as further rows, one group at a time."""
     images = random(1, 6, problem["inputs"], 7, 7)
-    prior, weight = kernel(problem, 2), kernel(problem, 3)
-    target = convolve(problem, images, weight, random(4, problem["outputs"]))
+    target = convolve(problem, images, kernel(problem, 3), random(4, problem["outputs"]))
     target = target + random(5, *target.shape)
     fit = fitting(problem)
     fit.add(images, [target])
-    (found,) = fit.solve(ridge, [prior])
+    (found,) = fit.solve(ridge)
     groups, per_group = problem["groups"], problem["outputs"] // problem["groups"]
     unexplained = spread = 0.0
     for g in range(groups):
@@ -100,10 +99,9 @@ def test_ridge_solution_is_that_of_the_stacked_system(
         centred = patches - patches.mean(0)
         scale = (ridge * centred.square().sum(0).mean()).sqrt()
         eye = torch.eye(patches.shape[1], dtype=torch.float64)
-        before = prior[rows].flatten(1).T
         solution = torch.linalg.lstsq(
             torch.cat([centred, scale * eye]),
-            torch.cat([y - y.mean(0), scale * before]),
+            torch.cat([y - y.mean(0), y.new_zeros(len(eye), y.shape[1])]),
         ).solution
         torch.testing.assert_close(
             found.weight[rows].flatten(1).T, solution, atol=1e-9, rtol=0
@@ -117,7 +115,7 @@ def test_ridge_solution_is_that_of_the_stacked_system(
 
 
 def unfolded(problem: dict, images: Tensor) -> Tensor:
-    """(pixels, C·K_h·K_w), as torch unfolds them."""
+    """The patches of all pixels, (pixels, C·K_h·K_w), as torch unfolds them."""
     (top, bottom), (left, right) = problem["padding"]
     padded = F.pad(images, (left, right, top, bottom))
     columns = F.unfold(
