@@ -1,4 +1,4 @@
-"""Bounds that tell which labels cannot lead to the frontier.
+"""Bound what labels can still become, to drop those that cannot reach the frontier.
 
 For weights (w, λ) the best completion of a node, the most of w·importance − λ·costs, is a
 longest path. With the slopes λ of the frontier's hull this bounds what a label can still
@@ -18,27 +18,26 @@ from numpy.typing import NDArray
 
 from dpcompress.solver.graph import ROOT, Floats, Graph
 
-SAFETY = 1e-9
-"""Relative slack for rounding: bounds must never drop a label that is worth keeping."""
+SAFETY = 1e-9  # relative slack for rounding: bounds never drop a label worth keeping
 MAX_SLOPES = 1024
 MAX_WEIGHTS = 64
 FEASIBLE_WEIGHTS = 12
 
 
 def sweep(graph: Graph, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """The best path from every node to the end, for each of P weights.
+    """Find the best path from every node to the end, for each of P weights.
 
     Args:
         weights: P × (1 + K), of the importance, then of each cost.
 
     Returns:
-        nodes × P: its value; P × K and P: costs and importance of the root's.
+        The path's value, nodes × P; the costs, P × K, and importance, P, of the root's.
     """
     count, kinds = len(weights), graph.at_most.size
     value = np.zeros((graph.nodes, count))
     costs = np.zeros((graph.nodes, count, kinds))
     importance = np.zeros((graph.nodes, count))
-    lanes = np.arange(count)
+    each = np.arange(count)
     for node in graph.before_ends:
         edges = graph.out_of[node]
         if not edges.size:
@@ -47,18 +46,20 @@ def sweep(graph: Graph, weights: Floats) -> tuple[Floats, Floats, Floats]:
         gains = graph.importance[edges, None] * weights[:, 0]
         values = gains - graph.costs[edges] @ weights[:, 1:].T + value[heads]
         best = values.argmax(axis=0)
-        value[node] = values[best, lanes]
-        costs[node] = graph.costs[edges[best]] + costs[heads[best], lanes]
-        importance[node] = graph.importance[edges[best]] + importance[heads[best], lanes]
+        value[node] = values[best, each]
+        costs[node] = graph.costs[edges[best]] + costs[heads[best], each]
+        importance[node] = graph.importance[edges[best]] + importance[heads[best], each]
     return value, costs[ROOT], importance[ROOT]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a label with costs c and importance v needs at node u.
+    """The test that a label with costs c and importance v must pass at node u.
 
-    It stays if v − slopes[p]·c ≥ floor[p, u] for some p: its loss is allowed. It also
-    stays if fresh[q]·c < start[q, u] for all q: it may be faster than any known plan.
+    The label stays if v − slopes[p]·c ≥ floor[p, u] for some p: its loss is allowed. It
+    also stays if fresh[q]·c < start[q, u] for all q: it may beat the fastest known plan.
+
+    slopes: P × K. floor: P × nodes. fresh: Q × K. start: Q × nodes.
     """
 
     graph: Graph
@@ -68,7 +69,7 @@ class Bound:
     start: Floats
 
     def keeps(self, node: int, costs: Floats, importance: Floats) -> NDArray[np.bool_]:
-        """Mask of the labels of `node` (N × K costs, N importances) that stay."""
+        """Tell which labels of `node` (N × K costs, N importances) stay: a mask."""
         graph, floor = self.graph, self.floor[:, node]
         if costs.shape[1] == 1:
             lines, edges = _lowest_lines(self.slopes[:, 0], floor)
@@ -92,8 +93,12 @@ class Bound:
 def _lowest_lines(
     slopes: Floats, offsets: Floats
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The lower envelope of the lines x·slopes + offsets, slopes ascending: the lines on
-    it from left to right, and the places where it changes from one to the next."""
+    """Find the lower envelope of the lines x·slopes + offsets, slopes ascending.
+
+    Returns:
+        The lines on the envelope from left to right, and the places where it changes from
+        one to the next.
+    """
     hull: list[int] = []
     edges: list[float] = []
     slope, offset = slopes.tolist(), offsets.tolist()
@@ -127,8 +132,8 @@ class Relaxation:
         self.limits = np.where(np.isfinite(graph.at_most), graph.at_most, 0.0)
 
     def bound(self, loss: Floats, fastest: float) -> Bound:
-        """The bound that keeps labels of `loss` (P) or less, and those that may become
-        plans faster than `fastest`."""
+        """Make the bound that keeps labels of `loss` (P) or less, and those that may
+        become plans faster than `fastest`."""
         graph = self.graph
         scale = np.abs(graph.importance).sum() + self.slopes @ graph.most[ROOT]
         floor = self.value[ROOT] - loss - SAFETY * scale
@@ -140,7 +145,7 @@ class Relaxation:
 
     @cached_property
     def _fastest(self) -> tuple[Floats, Floats]:
-        """Weights that bound the latency within the limits, and their values."""
+        """The weights that bound the latency within the limits, and their values."""
         steep = self.slopes[self.slopes[:, 0] > 0]
         ratios = np.unique(np.round(steep / steep[:, :1], 9), axis=0)
         chosen = np.linspace(0, len(ratios) - 1, min(FEASIBLE_WEIGHTS, len(ratios)))
@@ -165,8 +170,8 @@ class Relaxation:
 
 
 def _hull_slopes(graph: Graph, kind: int, count: int) -> Floats:
-    """Slopes of the upper hull of all plans' (costs[kind], importance), zero included;
-    at most `count` of them, evenly chosen."""
+    """Find the slopes of the upper hull of all plans' (costs[kind], importance), zero
+    included; at most `count` of them, evenly chosen."""
     weights = np.zeros((2, 1 + graph.at_most.size))
     weights[0, 1 + kind] = weights[1, 0] = 1.0
     cost, value, slopes = np.zeros(0), np.zeros(0), np.zeros(1)

@@ -1,4 +1,4 @@
-"""Budgets as people write them."""
+"""Read budgets as people write them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BUDGET = re.compile(
 
 
 def parse_budget(text: str, original_ms: float | None) -> float:
-    """Milliseconds that `text` allows, end to end.
+    """Read a budget: the milliseconds that `text` allows, end to end.
 
     "12.5ms", "25" (ms) and "0.02s" are times, "70%" a share of the original network's
     latency `original_ms`, "1.5x" a speed-up over it.

@@ -1,4 +1,4 @@
-"""What a plan must respect besides its latency: limits and forced decisions."""
+"""The limits and the forced decisions that a plan must respect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpcompress.tables import MERGE, Key, LatencyTable
 
 @dataclass(frozen=True)
 class Limit:
-    """A cost of every span that a plan must keep within `at_most`.
+    """The cost of every span in one resource, which a plan must keep within `at_most`.
 
     The plan's cost is the sum over its spans, or their largest where `peak` is set. A
     span without a cost is not available.
@@ -37,32 +37,33 @@ class Limit:
 
     @property
     def adds_up(self) -> bool:
-        """Whether the sum over the spans has to be watched."""
+        """True if the sum over the spans has to be watched."""
         return not self.peak and self.at_most < math.inf
 
     def describe(self) -> str:
+        """Say the limit in words."""
         return f"{self.name} of at most {self.at_most:g}"
 
 
 def latency_limit(name: str, table: LatencyTable, budget_ms: float) -> Limit:
-    """A second engine, device or batch: end to end within `budget_ms` there too."""
+    """Limit the time on a second engine, device or batch: end to end `budget_ms`."""
     costs = {key: cost[0] for key, cost in span_costs(table).items()}
     return Limit(name, costs, budget_ms - table.fixed_ms)
 
 
 def parameter_limit(blueprint: Blueprint, at_most: float) -> Limit:
-    """Parameters of the merged convolutions."""
+    """Limit the parameters of the merged convolutions."""
     return _of_spans("parameters", blueprint, at_most, lambda merged: merged.params)
 
 
 def mac_limit(blueprint: Blueprint, at_most: float) -> Limit:
-    """Multiply-accumulates of the merged convolutions, for one input."""
+    """Limit the multiply-accumulates of the merged convolutions, for one input."""
     return _of_spans("MACs", blueprint, at_most, lambda merged: merged.macs)
 
 
 def memory_limit(blueprint: Blueprint, at_most: float) -> Limit:
-    """Peak activation memory: the most elements, for one input, that a merged
-    convolution holds at once: its input, its output, and the operand of its add."""
+    """Limit the peak activation memory: the most elements, for one input, that a merged
+    convolution holds at once (its input, its output, and the operand of its add)."""
 
     def elements(merged: MergedSpan) -> int:
         ops = blueprint.ops
@@ -103,7 +104,7 @@ def _of_spans(
 
 @dataclass(frozen=True)
 class Forced:
-    """Decisions that are taken before the solve.
+    """The decisions that are taken before the solve.
 
     keep, drop: positions whose activation stays or goes.
     never_merge: layers that stay a convolution of their own.
@@ -125,7 +126,11 @@ class Forced:
         never_merge: Iterable[int] = (),
         merge: Iterable[tuple[int, int]] = (),
     ) -> Forced:
-        """Raises UsageError for a number outside 1..depth or a contradiction."""
+        """Check the decisions for a network of `depth` layers.
+
+        Raises:
+            UsageError: a number outside 1..depth, or a contradiction.
+        """
         forced = cls(
             frozenset(keep),
             frozenset(drop),
@@ -152,7 +157,7 @@ class Forced:
         return forced
 
     def describe(self) -> list[str]:
-        """The decisions in words."""
+        """Say the decisions in words."""
         found: dict[str, Iterable[int] | Iterable[tuple[int, int]]] = {
             "kept activations": self.keep,
             "dropped activations": self.drop,
@@ -166,7 +171,7 @@ class Forced:
         ]
 
     def allows_span(self, start: int, stop: int) -> bool:
-        """Whether layers start+1..stop may be one convolution of the result."""
+        """Say whether layers start+1..stop may be one convolution of the result."""
         if stop - start > 1 and any(start < n <= stop for n in self.never_merge):
             return False
         for first, last in self.merge:
@@ -177,7 +182,7 @@ class Forced:
         return True
 
     def allows_stretch(self, start: int, stop: int, act_stop: int) -> bool:
-        """Whether start and stop may be neighbours of B, with this flag at stop."""
+        """Say whether start and stop may be neighbours of B, with this flag at stop."""
         if stop in (self.drop if act_stop else self.keep):
             return False
         return not any(start < p < stop for p in self.keep)

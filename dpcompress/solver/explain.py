@@ -1,4 +1,4 @@
-"""Why a plan is as it is: each decision against the best plan that decides otherwise."""
+"""Explain a plan: each decision against the best plan that decides otherwise."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dpcompress.solver.solve import solve_problem
 
 @dataclass(frozen=True)
 class Decision:
-    """One activation or layer of a plan.
+    """The decision of a plan about one activation or layer.
 
     kept: the activation stands; the layer stays a convolution of its own.
-    importance: what the best opposite plan within the same budget loses; None where no
-        opposite plan is possible.
+    importance: what the best plan of the opposite decision loses within the same budget;
+        None where there is no such plan.
     latency_ms: how much longer that plan takes (negative: it is faster).
-    why: reasons of the illegal merges around, where the blueprint is known.
+    why: the reasons for which merges around it are illegal, if the blueprint is known.
     """
 
     kind: Literal["activation", "layer"]
@@ -55,7 +55,8 @@ def explain(
     *,
     progress: Progress = silent,
 ) -> list[Decision]:
-    """Every activation and layer of `plan`, against the best plan that decides otherwise.
+    """Compare each decision of `plan`, about every activation and layer, with the best
+    plan that decides otherwise.
 
     Each takes one more solve, with the opposite decision forced. Positions where neither
     the original nor the plan has an activation are decisions too, if the importance
@@ -100,8 +101,8 @@ def explain(
 def _compared(
     plan: Plan, problem: Problem, **forced: Any
 ) -> tuple[float, float] | tuple[None, None]:
-    """The importance that the best plan with `forced` loses within the budget of `plan`,
-    and how many milliseconds longer it takes; None if there is no such plan."""
+    """Solve with `forced` within the budget of `plan`: the importance that is lost, and
+    how many milliseconds longer it takes; None if there is no such plan."""
     budget_ms = plan.predicted_ms if plan.budget_ms is None else plan.budget_ms
     if budget_ms is None or plan.predicted_ms is None or plan.importance is None:
         raise UsageError(
@@ -117,7 +118,7 @@ def _compared(
 
 
 def _illegal(blueprint: Blueprint | None, spans: list[Span]) -> tuple[str, ...]:
-    """The reasons for which those of `spans` that the network has cannot merge."""
+    """Say why those of `spans` that the network has cannot merge."""
     if blueprint is None:
         return ()
     reasons = []

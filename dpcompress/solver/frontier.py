@@ -21,7 +21,7 @@ from dpcompress.solver.problem import Problem
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Plans with strictly rising latency and importance, all within the limits.
+    """The plans of strictly rising latency and importance, all within the limits.
 
     A plan's latency is the sum of its spans' rows, added in order, and then `fixed_ms`.
 
@@ -59,12 +59,12 @@ class Frontier:
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """What is in force besides the latency, in words."""
+        """The limits and decisions in force, in words."""
         return self.problem.conditions
 
     @property
     def labels(self) -> int:
-        """How many labels the solve kept."""
+        """The number of labels that the solve kept."""
         return len(self._sets)
 
     def __len__(self) -> int:
@@ -74,11 +74,12 @@ class Frontier:
         return (self[row] for row in range(len(self)))
 
     def __getitem__(self, row: int) -> Plan:
-        """Plan number `row`, from the fastest to the most important."""
+        """Make plan number `row`, from the fastest to the most important."""
         return self._plan(range(len(self))[row], None)
 
     def at(self, budget_ms: float) -> Plan:
-        """The most important plan within `budget_ms`, end to end; of several the fastest.
+        """Make the most important plan within `budget_ms`, end to end; of several the
+        fastest.
 
         Raises:
             InfeasibleBudget: even the fastest plan takes longer.
@@ -109,7 +110,7 @@ class Frontier:
         )
 
     def span_latencies(self, row: int) -> list[float]:
-        """Latency of each span of plan number `row`, in order, fixed part aside."""
+        """List the latency of each span of plan number `row`, fixed part aside."""
         graph = self._sets.graph
         return [
             float(graph.parts[edge, part, 0])

@@ -1,4 +1,4 @@
-"""Stage 2 as a graph: nodes are (position, activation there or not), edges stretches.
+"""The graph of stage 2: nodes are (position, activation or not), edges stretches.
 
 A path from the root to the last position is a plan; see docs/method.md §3.
 """
@@ -22,17 +22,17 @@ Ints = NDArray[np.int64]
 
 
 def node_of(position: int, active: bool) -> int:
-    """The number of a node: nodes are in order of their position."""
+    """Number a node: nodes are in order of their position."""
     return 2 * position + active
 
 
 def position_of(node: int) -> int:
-    """The position of a node."""
+    """Return the position of a node."""
     return node // 2
 
 
 def is_active(node: int) -> bool:
-    """Whether an activation stands at a node."""
+    """Say whether an activation stands at a node."""
     return node % 2 == 1
 
 
@@ -41,7 +41,7 @@ ROOT = node_of(0, active=True)  # position 0 counts as active, by convention
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """E edges, in order of their head, with K costs each, of which latency is the first.
+    """The E edges, in order of their head, with K costs each, the latency first.
 
     tail, head: the nodes that each edge leads from and to.
     way: how the layers of each edge are run.
@@ -72,32 +72,32 @@ class Graph:
 
     @property
     def after_root(self) -> range:
-        """All nodes but those of position 0: tails come before heads."""
+        """The nodes but those of position 0, in order: tails come before heads."""
         return range(node_of(1, active=False), self.nodes)
 
     @property
     def before_ends(self) -> range:
-        """All nodes but the ends, backwards: heads come before tails."""
+        """The nodes but the ends, backwards: heads come before tails."""
         return range(self.ends[0] - 1, -1, -1)
 
     @cached_property
     def costs(self) -> Floats:
-        """E × K: the parts of each edge, added up."""
+        """The costs of each edge, its parts added up: E × K."""
         return self.parts.sum(axis=1)
 
     @cached_property
     def cuts(self) -> Ints:
-        """E: boundaries that each edge adds."""
+        """The number of boundaries that each edge adds: E."""
         return np.array([len(b) - 1 for b in self.boundaries], dtype=np.int64)
 
     @cached_property
     def into(self) -> list[Ints]:
-        """For each node the edges that end there."""
+        """The edges that end at each node."""
         return self._grouped(self.head)
 
     @cached_property
     def out_of(self) -> list[Ints]:
-        """For each node the edges that begin there."""
+        """The edges that begin at each node."""
         return self._grouped(self.tail)
 
     def _grouped(self, key: Ints) -> list[Ints]:
@@ -107,12 +107,12 @@ class Graph:
 
     @cached_property
     def least(self) -> Floats:
-        """Nodes × K: the least of each cost, separately, from the node to the end."""
+        """The least of each cost, separately, from each node to the end: nodes × K."""
         return self._extreme(np.min, np.inf)
 
     @cached_property
     def most(self) -> Floats:
-        """Nodes × K: the most of each cost, separately, from the node to the end."""
+        """The most of each cost, separately, from each node to the end: nodes × K."""
         return self._extreme(np.max, -np.inf)
 
     def _extreme(self, choose: Any, worst: float) -> Floats:
@@ -126,8 +126,8 @@ class Graph:
 
 
 class Row(NamedTuple):
-    """A row of the importance table: the nodes that it joins, the span and way that it
-    scores, with the activation at its end, and what it is worth."""
+    """The parts of an importance row: the nodes that it joins, the key of the latency
+    that belongs to it, and what it is worth."""
 
     tail: int
     head: int
@@ -136,7 +136,7 @@ class Row(NamedTuple):
 
 
 def build_graph(problem: Problem) -> Graph:
-    """The graph of all edges that lie on a path from the root to the last position.
+    """Build the graph of all edges on a path from the root to the last position.
 
     A row of the importance table that merges becomes one edge for each non-dominated
     stretch (stage 1); a row of another way, whose layers are not cut, becomes one edge.
@@ -167,7 +167,7 @@ def build_graph(problem: Problem) -> Graph:
 
 
 def _available(problem: Problem) -> SpanCosts:
-    """The spans that no decision excludes and that no limit is too small for."""
+    """Find the spans that no decision excludes and that no limit is too small for."""
     limits, kept = problem.limits, dict[Key, Costs]()
     for key, cost in span_costs(problem.latency).items():
         if not problem.forced.allows_span(key.start, key.stop):
@@ -178,7 +178,7 @@ def _available(problem: Problem) -> SpanCosts:
 
 
 def _rows(problem: Problem) -> list[Row]:
-    """The rows that no decision excludes."""
+    """Read the importance rows that no decision excludes."""
     return [
         Row(
             node_of(start, act_start),
@@ -194,7 +194,7 @@ def _rows(problem: Problem) -> list[Row]:
 
 
 def _options(available: SpanCosts, rows: list[Row]) -> dict[Key, list[Stretch]]:
-    """How the layers of each row can be run: as stretches, or in one piece."""
+    """Find how the layers of each row can be run: as stretches, or in one piece."""
     keys = {row.key for row in rows}
     found = stretches(available, {key.span for key in keys if key.way == MERGE})
     for key in keys & available.keys():
@@ -204,7 +204,7 @@ def _options(available: SpanCosts, rows: list[Row]) -> dict[Key, list[Stretch]]:
 
 
 def _on_a_path(depth: int, rows: list[Row]) -> list[Row]:
-    """The rows that the root leads to and that lead to the last position."""
+    """Find the rows that the root leads to and that lead to the last position."""
     forward = {ROOT}
     for row in sorted(rows, key=lambda row: row.head):
         if row.tail in forward:

@@ -1,4 +1,4 @@
-"""Pareto labels: all non-dominated (costs, importance) of the paths to each node.
+"""The Pareto labels: all non-dominated (costs, importance) of the paths to each node.
 
 Kim et al. 2023, Alg. 2, without its time grid: D[position, flag] holds every path that no
 other path beats in all costs and in importance, with a pointer to where it came from.
@@ -21,7 +21,7 @@ class TooManyLabels(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """N labels of one node, costs ascending.
+    """The N labels of one node, costs ascending.
 
     costs: N × K. importance, cuts (number of boundaries), edge (the last one taken, −1 at
     the root), origin (which label of that edge's tail): N.
@@ -37,7 +37,7 @@ class Labels:
         return len(self.importance)
 
     def take(self, rows: Ints) -> Labels:
-        """The labels of these rows."""
+        """Select the labels of these rows."""
         return Labels(
             self.costs[rows],
             self.importance[rows],
@@ -73,7 +73,7 @@ class LabelSets:
         return both.take(on_staircase(both.costs[:, 0], both.importance, both.cuts))
 
     def path(self, labels: Labels, row: int) -> list[int]:
-        """The edges from the root that make label `row` of `labels`."""
+        """Trace the edges from the root that make label `row` of `labels`."""
         edges = []
         edge, origin = int(labels.edge[row]), int(labels.origin[row])
         while edge >= 0:
@@ -84,7 +84,7 @@ class LabelSets:
 
 
 def label_sets(graph: Graph, bound: Bound | None, max_labels: int) -> LabelSets:
-    """The label set of every node.
+    """Find the label set of every node.
 
     Args:
         bound: drops labels that cannot lead to the frontier; None keeps all.
@@ -132,8 +132,12 @@ def _labels_of(
 
 
 def non_dominated(labels: Labels, harmless: Floats) -> Ints:
-    """Rows that no other row beats or equals in every cost and in importance, costs
-    ascending; of equal rows the one with the fewest boundaries."""
+    """Find the rows that no other row beats or equals in every cost and in importance,
+    costs ascending; of equal rows the one with the fewest boundaries stays.
+
+    Args:
+        harmless: K costs up to which a row is as good as any.
+    """
     if labels.costs.shape[1] == 1:
         return on_staircase(labels.costs[:, 0], labels.importance, labels.cuts)
     costs = np.maximum(labels.costs, harmless)
@@ -142,14 +146,14 @@ def non_dominated(labels: Labels, harmless: Floats) -> Ints:
 
 
 def on_staircase(cost: Floats, importance: Floats, cuts: Ints) -> Ints:
-    """`non_dominated` for one cost."""
+    """Find the rows of `non_dominated` for a single cost."""
     order = np.lexsort((cuts, -importance, cost))
     best = np.maximum.accumulate(importance[order])
     return order[np.append(True, best[1:] > best[:-1])[: len(order)]]
 
 
 def _skyline(points: Floats, block: int = 128) -> Ints:
-    """Rows that are not at least an earlier row in every column."""
+    """Find the rows that no earlier row is less than or equal to in every column."""
     kept = np.zeros(0, dtype=np.int64)
     for begin in range(0, len(points), block):
         rows = np.arange(begin, min(begin + block, len(points)))

@@ -1,4 +1,4 @@
-"""What is to be solved: the tables, and what a plan must respect."""
+"""The problem to solve: the tables, and what a plan must respect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPREADS = 1.645  # the one-sided 95 % quantile of a normal distribution
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Tables of one network, forced decisions and limits; `build` checks them."""
+    """The tables of one network, forced decisions and limits; `build` checks them."""
 
     latency: LatencyTable
     importance: ImportanceTable
@@ -34,7 +34,7 @@ class Problem:
         limits: Sequence[Limit] = (),
         pessimistic: bool = False,
     ) -> Problem:
-        """The problem of `solve` with the same arguments.
+        """Check the arguments of `solve`, which this one takes.
 
         Raises:
             BadTable: the tables are not of one network.
@@ -53,7 +53,7 @@ class Problem:
         never_merge: Iterable[int] = (),
         merge: Iterable[tuple[int, int]] = (),
     ) -> Problem:
-        """The same problem with more decisions forced.
+        """Force more decisions.
 
         Raises:
             UsageError: they contradict each other or those of the problem.
@@ -74,7 +74,7 @@ class Problem:
 
 
 def upper_bound(latency: LatencyTable) -> LatencyTable:
-    """The table with each latency raised by 1.645 of its spreads.
+    """Raise each latency by 1.645 of its spreads.
 
     If spreads are standard deviations, 5 % of the times exceed these values. The number
     of samples does not lessen them, since the drift of a machine does not average out.

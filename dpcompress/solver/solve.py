@@ -1,4 +1,4 @@
-"""Stage 2: the whole frontier of (latency, importance) in one solve."""
+"""Solve stage 2: the whole frontier of (latency, importance) at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EPSILONS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # tried in turn where labels need mor
 
 
 class ApproximateFrontier(UserWarning):
-    """The exact labels did not fit in memory; says which epsilon was used instead."""
+    """The exact labels needed too much memory; says which epsilon was used instead."""
 
 
 def solve(
@@ -44,7 +44,7 @@ def solve(
     epsilon: float = 0.0,
     memory_mb: float = 1000.0,
 ) -> Frontier:
-    """Every plan that is worth having: Kim et al. 2023, stages 1 and 2, exactly.
+    """Find every plan that is worth having: Kim et al. 2023, stages 1 and 2, exactly.
 
     Args:
         latency: T[i,j], ms. importance: I[i,j,a,b], normalised and extended.
@@ -62,6 +62,16 @@ def solve(
             position 0 to L.
         InfeasibleBudget: forced decisions and limits leave no plan.
         UsageError: contradictory or unknown decisions.
+
+    >>> import pandas as pd
+    >>> spans = pd.DataFrame({"start": [0, 1, 0], "stop": [1, 2, 2]})
+    >>> times = spans.assign(latency_ms=[2.0, 2.0, 1.5])
+    >>> scores = spans.assign(act_start=1, act_stop=1, importance=[0.0, 0.0, -0.5])
+    >>> frontier = solve(LatencyTable(times), ImportanceTable(scores))
+    >>> frontier.latency_ms.tolist(), frontier.importance.tolist()
+    ([1.5, 4.0], [-0.5, 0.0])
+    >>> frontier.at(3.0).spans
+    (Span(start=0, stop=2),)
     """
     if not 0 <= epsilon < 1:
         raise UsageError(f"epsilon is {epsilon}.", "Choose 0 (exact) or a small share.")
@@ -81,7 +91,7 @@ def solve(
 def solve_problem(
     problem: Problem, epsilon: float = 0.0, memory_mb: float = 1000.0
 ) -> Frontier:
-    """`solve` of tables, decisions and limits that were checked before.
+    """Solve a problem whose tables, decisions and limits are checked; see `solve`.
 
     Raises:
         BadTable: no path of spans leads from position 0 to L.
@@ -102,7 +112,7 @@ def solve_problem(
 
 
 def _labels(graph: Graph, epsilon: float, memory_mb: float) -> tuple[float, LabelSets]:
-    """The epsilon that was needed, and the labels that hold the frontier to within it."""
+    """Find the epsilon that is needed, and labels that hold the frontier to within it."""
     most = int(memory_mb * 2**20 / (32 + 8 * graph.at_most.size))
     if graph.at_most.size == 1 and not epsilon:
         try:
@@ -130,7 +140,7 @@ def _labels(graph: Graph, epsilon: float, memory_mb: float) -> tuple[float, Labe
 
 
 def _bounded_labels(relaxation: Relaxation, epsilon: float, max_labels: int) -> LabelSets:
-    """The labels that hold the frontier to within epsilon.
+    """Find labels that hold the frontier to within epsilon.
 
     A little loss is allowed at first, then as much more as the plans found so far leave
     open, until they leave nothing open.
@@ -186,7 +196,7 @@ def _step(start: int, act_start: bool, stop: int, act_stop: bool) -> tuple[int, 
 
 
 def _reached(steps: Iterable[tuple[int, int]], first: int) -> set[int]:
-    """The nodes that `steps` from node to node lead to from `first`, itself included."""
+    """Find the nodes that `steps` (tail, head) lead to from `first`, itself included."""
     found = {first}
     for tail, head in sorted(steps, key=lambda step: step[1]):
         if tail in found:

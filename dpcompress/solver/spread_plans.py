@@ -1,4 +1,4 @@
-"""Plans for the check of a latency table: from the fastest to the original."""
+"""Draw plans for the check of a latency table."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _DRAWS = 150  # random paths at each coldness
 def spread_plans(
     blueprint: Blueprint, latency: LatencyTable, count: int, seed: int = 0
 ) -> list[Plan]:
-    """`count` different plans, evenly spread in predicted latency from the fastest to
-    the original; fewer if there are not so many. Activations stay on all boundaries.
+    """Draw `count` different plans, evenly spread in predicted latency from the fastest
+    to the original; fewer if there are not so many. Activations stay on all boundaries.
 
     The plans are picked from random paths of spans from position 0 to L. A path is drawn
     with probability proportional to exp(−coldness · latency), exactly, by a backward
@@ -59,7 +59,7 @@ def _sum(times: Mapping[Span, float], path: Sequence[int]) -> float:
 
 
 class _PathSampler:
-    """Draws paths from position 0 to `depth` with probability ∝ exp(−cold · latency)."""
+    """The random paths from position 0 to `depth`, with probability ∝ exp(−cold · ms)."""
 
     def __init__(self, times: Mapping[Span, float], depth: int, cold: float) -> None:
         stops: dict[int, list[tuple[int, float]]] = defaultdict(list)
@@ -78,7 +78,7 @@ class _PathSampler:
             self.options[start] = [stop for stop, _ in ahead], cumulated
 
     def draw(self, rng: np.random.Generator) -> tuple[int, ...]:
-        """The positions of a random path, 0 and `depth` included."""
+        """Draw the positions of a path, 0 and `depth` included."""
         path = [0]
         while path[-1] < self.depth:
             stops, cumulated = self.options[path[-1]]

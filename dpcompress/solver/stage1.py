@@ -1,4 +1,4 @@
-"""Stage 1: where the layers of a stretch, its activations all gone, are best cut.
+"""Solve stage 1: where the layers of a stretch without activations are best cut.
 
 Kim et al. 2023, Alg. 1, with two additions: latencies may depend on the activation that
 closes the span, and with several costs at once a stretch has several non-dominated cuts.
@@ -31,7 +31,7 @@ class Stretch(NamedTuple):
 
 
 def fastest(latency: LatencyTable, act_stop: bool = True) -> dict[Span, Stretch]:
-    """T_opt[i,j] of every merged span in `latency`, with the boundaries that give it.
+    """Find T_opt[i,j] of every merged span in `latency`, and the boundaries that give it.
 
     >>> import pandas as pd
     >>> rows = {"start": [0, 1, 0], "stop": [1, 2, 2], "latency_ms": [2.0, 1.0, 4.0]}
@@ -48,8 +48,8 @@ def fastest(latency: LatencyTable, act_stop: bool = True) -> dict[Span, Stretch]
 
 
 def fastest_stretches(times: Mapping[Span, float]) -> dict[Span, Stretch]:
-    """The fastest stretch between any two positions that `times` lead between, where a
-    span takes the same with an activation at its end as without."""
+    """Find the fastest stretch between any two positions, where a span takes the same
+    time with an activation at its end as without."""
     costs = {Key(*span, MERGE, False): (ms,) for span, ms in times.items()}
     starts, stops = {span.start for span in times}, {span.stop for span in times}
     found = stretches(costs, ((i, j) for i in starts for j in stops if i < j))
@@ -57,14 +57,14 @@ def fastest_stretches(times: Mapping[Span, float]) -> dict[Span, Stretch]:
 
 
 def span_costs(latency: LatencyTable) -> dict[Key, Costs]:
-    """The table's latencies, each as the only cost of its span."""
+    """Take the latencies of a table as the only cost of each span."""
     return {key: (ms,) for key, ms in latency.times().items()}
 
 
 def stretches(
     costs: SpanCosts, wanted: Iterable[tuple[int, int]]
 ) -> dict[Key, list[Stretch]]:
-    """All non-dominated stretches between the wanted positions, by key.
+    """Find all non-dominated stretches between the wanted positions, by key.
 
     T_opt[i,j,b] = min(T[i,j,b], min over m of T_opt[i,m,0] + T[m,j,b]), from the merged
     spans in `costs`. Positions that no spans lead between are absent; of two stretches of
