@@ -66,6 +66,10 @@ class ScoreKey(NamedTuple):
     act_stop: bool
 
     @property
+    def span(self) -> Span:
+        return Span(self.start, self.stop)
+
+    @property
     def key(self) -> Key:
         """The key of the latency that belongs to it."""
         return Key(self.start, self.stop, self.way, self.act_stop)

@@ -3,13 +3,12 @@
 from dpcompress.importance.entries import entries, plan_of, worth_scoring
 from dpcompress.importance.finetune import Finetune
 from dpcompress.importance.fit import Fit, calibration_images
-from dpcompress.importance.protocol import Chunk, Entry, Estimator, Scores
+from dpcompress.importance.protocol import Chunk, Estimator, Scores
 from dpcompress.importance.score import estimator_of, score
 from dpcompress.importance.values import extend, normalise
 
 __all__ = [
     "Chunk",
-    "Entry",
     "Estimator",
     "Finetune",
     "Fit",

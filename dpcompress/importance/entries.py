@@ -1,4 +1,4 @@
-"""Which entries a table needs: the spans worth scoring, with their flags."""
+"""The entries that an importance table needs: spans worth scoring, with their flags."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from collections.abc import Iterable
 from math import inf
 
 from dpcompress.blueprint import Blueprint, Plan, Span, candidates
-from dpcompress.importance.protocol import Entry
 from dpcompress.solver.stage1 import fastest_stretches
-from dpcompress.tables import LatencyTable
+from dpcompress.tables import MERGE, LatencyTable, ScoreKey
 
 
-def flags(blueprint: Blueprint, position: int, free: bool = True) -> tuple[int, ...]:
+def flags(blueprint: Blueprint, position: int, free: bool = True) -> tuple[bool, ...]:
     """List the flags that `position` can have.
 
-    Where the original has an activation, and at position 0 by convention, it is 1. Where
-    it is linear, 0, and with `free` also 1, for an added activation; the last position
-    stays as it is.
+    Where the original has an activation, and at position 0 by convention, it is True.
+    Where it is linear, False, and with `free` also True, for an added activation; the
+    last position stays as it is.
     """
     if position == 0 or blueprint.has_activation(position):
-        return (1,)
-    return (0, 1) if free and position < blueprint.depth else (0,)
+        return (True,)
+    return (False, True) if free and position < blueprint.depth else (False,)
 
 
 def entries(
     blueprint: Blueprint, spans: Iterable[Span] | None = None, free: bool = True
-) -> list[Entry]:
+) -> list[ScoreKey]:
     """List all entries of `spans` (default: every candidate), in order.
 
     Without `free`, entries that add an activation are left out.
     """
     return [
-        Entry(span.start, span.stop, a, b)
+        ScoreKey(*span, MERGE, a, b)
         for span in sorted(candidates(blueprint) if spans is None else spans)
         for a in flags(blueprint, span.start, free)
         for b in flags(blueprint, span.stop, free)
@@ -39,7 +38,7 @@ def entries(
 
 
 def worth_scoring(blueprint: Blueprint, latency: LatencyTable) -> list[Span]:
-    """Candidates that are the fastest way to run their own layers, and single layers.
+    """List the candidates that no cut of their layers is as fast as, and single layers.
 
     Where T_opt[i,m] + T[m,j] is no slower than T[i,j] for an m in between, the merged
     network has a boundary at m anyway, and an activation there costs nothing.
@@ -61,7 +60,7 @@ def worth_scoring(blueprint: Blueprint, latency: LatencyTable) -> list[Span]:
     return sorted(filter(is_worth, candidates(blueprint)))
 
 
-def plan_of(blueprint: Blueprint, entry: Entry) -> Plan:
+def plan_of(blueprint: Blueprint, entry: ScoreKey) -> Plan:
     """Make the plan that applies one entry and leaves the rest of the network as it is.
 
     No activation stands strictly inside the entry's span; one is added at an end where

@@ -11,8 +11,9 @@ from torch import nn
 from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.graph import linearize
 from dpcompress.importance.entries import plan_of
-from dpcompress.importance.protocol import Chunk, Entry, Scores
+from dpcompress.importance.protocol import Chunk, Scores
 from dpcompress.settings import SCORE, Recipe
+from dpcompress.tables import ScoreKey
 from dpcompress.training import Data, evaluate, finetune, seeded
 
 # Trainings of at least this many steps re-initialise single layers, as published.
@@ -87,11 +88,11 @@ class Finetune:
         }
         return settings if self.renews else {**settings, "renew": False}
 
-    def chunks(self, entries: Sequence[Entry | None]) -> list[Chunk]:
+    def chunks(self, entries: Sequence[ScoreKey | None]) -> list[Chunk]:
         """Part `entries`: single layers that keep their weights are often one network
         and stay together, all others are trained apart."""
-        together: list[Entry | None] = []
-        apart: list[Entry | None] = []
+        together: list[ScoreKey | None] = []
+        apart: list[ScoreKey | None] = []
         for entry in entries:
             is_single = entry is not None and entry.span.length == 1
             (together if is_single and not self.renews else apart).append(entry)
@@ -102,13 +103,13 @@ class Finetune:
         """Keep the arguments together; there is nothing to prepare."""
         return Trained(model, blueprint, data)
 
-    def score(self, state: Trained, entries: Sequence[Entry | None]) -> list[Scores]:
+    def score(self, state: Trained, entries: Sequence[ScoreKey | None]) -> list[Scores]:
         """Return held-out accuracy and loss (nats) of each entry's network, trained."""
         variants = [self._variant(state.blueprint, entry) for entry in entries]
         scores = {v: self._score(state, v) for v in dict.fromkeys(variants)}
         return [scores[variant] for variant in variants]
 
-    def _variant(self, blueprint: Blueprint, entry: Entry | None) -> Variant | None:
+    def _variant(self, blueprint: Blueprint, entry: ScoreKey | None) -> Variant | None:
         """The network to train for an entry; None for the original as it is."""
         if entry is None:
             return None

@@ -19,8 +19,9 @@ from dpcompress.graph.span_fit import (
     SAMPLES_PER_UNKNOWN,
     UNKNOWNS,
 )
-from dpcompress.importance.protocol import Chunk, Entry, Scores
+from dpcompress.importance.protocol import Chunk, Scores
 from dpcompress.settings import SCORE_IMAGES
+from dpcompress.tables import ScoreKey
 from dpcompress.training import Data, Split, check_classes, predict_logits
 
 
@@ -75,7 +76,7 @@ class Fit:
             "samples": [UNKNOWNS, SAMPLES_PER_UNKNOWN, LEAST_SAMPLES],
         }
 
-    def chunks(self, entries: Sequence[Entry | None]) -> list[Chunk]:
+    def chunks(self, entries: Sequence[ScoreKey | None]) -> list[Chunk]:
         """Part `entries`: those that change nothing are scored at once, and spans that
         begin at one position share most of the work."""
         same, by_start = _parted(entries)
@@ -98,10 +99,10 @@ class Fit:
             heldout_images=heldout.first(len(heldout)),
         )
 
-    def score(self, state: Fitting, entries: Sequence[Entry | None]) -> list[Scores]:
+    def score(self, state: Fitting, entries: Sequence[ScoreKey | None]) -> list[Scores]:
         """Return accuracy, loss (nats), "logits" and "residual" of each entry."""
         same, by_start = _parted(entries)
-        scores: dict[Entry | None, Scores] = {}
+        scores: dict[ScoreKey | None, Scores] = {}
         if same:
             logits = predict_logits(state.model, state.heldout)
             unchanged = _scores(logits, logits, state.heldout.labels, 0.0)
@@ -110,7 +111,7 @@ class Fit:
             scores.update(zip(group, self._fitted(state, group), strict=True))
         return [scores[entry] for entry in entries]
 
-    def _fitted(self, state: Fitting, entries: Sequence[Entry]) -> list[Scores]:
+    def _fitted(self, state: Fitting, entries: Sequence[ScoreKey]) -> list[Scores]:
         """Return the scores of entries whose spans begin at one position."""
         found = [examine(state.blueprint, entry.span) for entry in entries]
         spans = [span for span in found if isinstance(span, MergedSpan)]
@@ -123,11 +124,11 @@ class Fit:
 
 
 def _parted(
-    entries: Sequence[Entry | None],
-) -> tuple[list[Entry | None], dict[int, list[Entry]]]:
+    entries: Sequence[ScoreKey | None],
+) -> tuple[list[ScoreKey | None], dict[int, list[ScoreKey]]]:
     """Return the entries that change nothing, and the others by their first position."""
-    same: list[Entry | None] = []
-    by_start: dict[int, list[Entry]] = {}
+    same: list[ScoreKey | None] = []
+    by_start: dict[int, list[ScoreKey]] = {}
     for entry in entries:
         if entry is None or entry.span.length == 1:
             same.append(entry)

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
-from dpcompress.blueprint import Blueprint, Span
+from dpcompress.blueprint import Blueprint
+from dpcompress.tables import ScoreKey
 from dpcompress.training import Data
 
 Scores = dict[str, float]
 
 
-class Entry(NamedTuple):
-    """I[i,j,a,b] of Kim et al. 2023: the activations strictly between `start` and `stop`
-    are gone; the flags say whether an activation stands at `start` and at `stop`."""
-
-    start: int
-    stop: int
-    act_start: int
-    act_stop: int
-
-    @property
-    def span(self) -> Span:
-        """The layers start+1 .. stop."""
-        return Span(self.start, self.stop)
-
-
-# Entries that one process scores together; None is the original network itself.
-Chunk = tuple[Entry | None, ...]
+# Entries of the importance table that one process scores together; None is the original
+# network itself.
+Chunk = tuple[ScoreKey | None, ...]
 
 
 class Estimator(Protocol):
     """An estimator says what a network is worth with one entry applied to it.
+
+    The entry I[i,j,a,b] of Kim et al. 2023 removes the activations strictly between the
+    positions i and j; its flags a and b say whether an activation stands at i and at j.
 
     The law: what is said of an entry does not depend on its company. For every state that
     `prepare` returns for the same arguments, and whatever was scored with it before,
@@ -62,7 +52,7 @@ class Estimator(Protocol):
         """The name and all settings, as JSON: estimators of equal settings agree."""
         ...
 
-    def chunks(self, entries: Sequence[Entry | None]) -> list[Chunk]:
+    def chunks(self, entries: Sequence[ScoreKey | None]) -> list[Chunk]:
         """Part `entries` into chunks, so that entries that share work are together."""
         ...
 
@@ -77,6 +67,6 @@ class Estimator(Protocol):
         """
         ...
 
-    def score(self, state: Any, entries: Sequence[Entry | None]) -> list[Scores]:
+    def score(self, state: Any, entries: Sequence[ScoreKey | None]) -> list[Scores]:
         """Return the scores of each entry on data.heldout, `metrics` among them."""
         ...

@@ -16,13 +16,13 @@ from dpcompress.importance.entries import entries
 from dpcompress.importance.finetune import Finetune
 from dpcompress.importance.fit import Fit
 from dpcompress.importance.journal import ScoreJournal
-from dpcompress.importance.protocol import Entry, Estimator, Scores
+from dpcompress.importance.protocol import Estimator, Scores
 from dpcompress.importance.values import extend, normalise
 from dpcompress.importance.workers import Scorer, run
 from dpcompress.models import weights_digest
 from dpcompress.progress import Progress, silent
 from dpcompress.settings import Executor, Metric, Scoring
-from dpcompress.tables import ImportanceTable
+from dpcompress.tables import MERGE, ImportanceTable, ScoreKey
 from dpcompress.training import Data, state_digest
 
 
@@ -75,7 +75,7 @@ def score(
         )
     context = _context(estimator, model, blueprint, data)
     wanted = [None, *entries(blueprint, spans, free=estimator.free_activations)]
-    keys = {entry: digest([context, entry]) for entry in wanted}
+    keys = {entry: digest([context, _place(entry)]) for entry in wanted}
     book = ScoreJournal(journal)
     missing = [entry for entry in wanted if keys[entry] not in book.results]
     done = len(wanted) - len(missing)
@@ -83,7 +83,7 @@ def score(
     scorer = Scorer(estimator, model, blueprint, data)
     for chunk, found in run(scorer, estimator.chunks(missing), executor, workers):
         for entry, scores in zip(chunk, found, strict=True):
-            book.add(keys[entry], scores, entry=entry)
+            book.add(keys[entry], scores, entry=_place(entry))
         done += len(chunk)
         progress(done, len(wanted), _name(chunk[-1]))
     book.settle()
@@ -128,14 +128,27 @@ def _context(
     }
 
 
-def _importances(results: Mapping[Entry | None, Scores], metric: Metric) -> pd.DataFrame:
+def _place(entry: ScoreKey | None) -> list[Any] | None:
+    """Return an entry as journals have it."""
+    if entry is None:
+        return None
+    place = [entry.start, entry.stop, int(entry.act_start), int(entry.act_stop)]
+    return place if entry.way == MERGE else [*place, entry.way]
+
+
+def _importances(
+    results: Mapping[ScoreKey | None, Scores], metric: Metric
+) -> pd.DataFrame:
     """Return a row for each entry: what it changes in `metric`, and its scores."""
     original = results[None]
     sign = 1.0 if metric == "accuracy" else -1.0
     return pd.DataFrame(
         [
             {
-                **entry._asdict(),
+                "start": entry.start,
+                "stop": entry.stop,
+                "act_start": int(entry.act_start),
+                "act_stop": int(entry.act_stop),
                 "importance": sign * (scores[metric] - original[metric]),
                 **scores,
             }
@@ -145,5 +158,5 @@ def _importances(results: Mapping[Entry | None, Scores], metric: Metric) -> pd.D
     )
 
 
-def _name(entry: Entry | None) -> str:
+def _name(entry: ScoreKey | None) -> str:
     return "original" if entry is None else f"layers {entry.start + 1}..{entry.stop}"

@@ -1,4 +1,4 @@
-"""Networks by name, with their weights: torchvision, timm, or a function of your own."""
+"""Networks by name, and their weights: torchvision, timm, or the user's own function."""
 
 from dpcompress.models.library import ModelTransform, default_input, model_transform
 from dpcompress.models.load_model import load_model

@@ -1,4 +1,4 @@
-"""Models of torchvision and timm, and how the images of their weights were prepared."""
+"""The models of torchvision and timm, and the image preparation of their weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class ModelTransform:
-    """How the images were prepared that a model's pretrained weights were made for.
+    """The image preparation that a model's pretrained weights were trained with.
 
     The shorter side is resized to `resize` pixels, a square of `crop` is cut from the
     middle, and pixels in 0..1 are normalised per channel.
@@ -32,7 +32,12 @@ class ModelTransform:
 
 
 def model_transform(spec: str) -> ModelTransform | None:
-    """How images are prepared for the model's default weights; None where it has none."""
+    """Return the image preparation of the model's default weights, None if it has none.
+
+    Raises:
+        UsageError: an unknown model.
+        MissingPackage: timm is asked for but not installed.
+    """
     kind, name = split_spec(spec)
     if kind == "torchvision":
         from torchvision.models import get_model_weights
@@ -56,12 +61,13 @@ def model_transform(spec: str) -> ModelTransform | None:
 
 
 def default_input(spec: str) -> tuple[int, int, int]:
-    """(C, H, W) that the model's pretrained weights were made for, else (3, 224, 224)."""
+    """Return the (C, H, W) of the model's pretrained weights, else (3, 224, 224)."""
     own = model_transform(spec)
     return (3, own.crop, own.crop) if own else (3, 224, 224)
 
 
 def from_torchvision(name: str, arguments: Arguments, pretrained: bool) -> nn.Module:
+    """Build a model of torchvision, with its default weights or random ones."""
     from torchvision.models import get_model
 
     _torchvision_name(name)
@@ -79,6 +85,7 @@ def _torchvision_name(name: str) -> None:
 
 
 def from_timm(name: str, arguments: Arguments, pretrained: bool) -> nn.Module:
+    """Build a model of timm, with its default weights or random ones."""
     timm = _timm(name)
     classes = arguments.get("num_classes")
     if pretrained and classes not in (None, timm.get_pretrained_cfg(name).num_classes):
@@ -93,7 +100,7 @@ def from_timm(name: str, arguments: Arguments, pretrained: bool) -> nn.Module:
 
 
 def _timm(name: str) -> ModuleType:
-    """The package timm, which must know the model `name`."""
+    """Import timm, which must know the model `name`."""
     try:
         import timm
     except ImportError as error:

@@ -27,7 +27,7 @@ def load_model(
     model_args: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
 ) -> nn.Module:
-    """The network `spec` in eval mode, on the CPU.
+    """Load the network `spec`, in eval mode, on the CPU.
 
     Args:
         spec: ``torchvision:NAME``, ``timm:NAME`` or ``path.py:factory``.
@@ -65,6 +65,12 @@ def load_model(
 
 
 def _from_file(path: Path, factory: str, arguments: Arguments) -> nn.Module:
+    """Call the function `factory` of the user's file.
+
+    Raises:
+        UsageError: no such file or function, or arguments that it refuses.
+        BadInput: an error inside the file, with its line.
+    """
     if not path.is_file():
         raise UsageError(f"There is no file {path}.", "Write MODEL as path.py:function.")
     with _importing_from(path):
@@ -93,6 +99,7 @@ def _from_file(path: Path, factory: str, arguments: Arguments) -> nn.Module:
 
 
 def _run_file(path: Path) -> ModuleType:
+    """Import the user's file as a module of a name of its own."""
     found = importlib.util.spec_from_file_location(f"_model_{path.stem}", path.resolve())
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)
@@ -116,6 +123,7 @@ def _importing_from(path: Path) -> Iterator[None]:
 
 
 def _fault_in(path: Path, error: Exception) -> BadInput:
+    """Name the line of the user's file that an error came from."""
     if isinstance(error, SyntaxError):
         lines, what = [error.lineno], error.msg
     else:

@@ -1,4 +1,4 @@
-"""What a weights file belongs to: its plan, its original network, its form."""
+"""The origin of weights: the plan, the original network and the form they belong to."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Origin(Frozen):
 
 
 def weights_digest(state_dict: Mapping[str, Tensor], structure: str = "") -> str:
-    """The digest of names, types, shapes and bits of a state dict, in any order.
+    """Digest the names, types, shapes and bits of a state dict, in any order.
 
     Args:
         structure: text that is digested too, as a network's description.
@@ -63,7 +63,7 @@ def weights_digest(state_dict: Mapping[str, Tensor], structure: str = "") -> str
 
 
 def weights_file(path: str | Path) -> Path:
-    """`path`, if there is a file.
+    """Return `path`, where there must be a file.
 
     Raises:
         BadInput: there is none.
@@ -75,7 +75,7 @@ def weights_file(path: str | Path) -> Path:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The facts that `save_weights` wrote beside the weights; {} for foreign files.
+    """Read the facts that `save_weights` wrote beside the weights; {} in foreign files.
 
     Raises:
         BadInput: no such file, or one that ends with .safetensors and is none.
@@ -98,7 +98,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def read_origin(path: str | Path) -> Origin | None:
-    """The origin that `save_weights` wrote into a file; None for foreign files.
+    """Read the origin that `save_weights` wrote into a file; None in foreign files.
 
     Raises:
         BadInput: the file cannot be read, or its origin is malformed.

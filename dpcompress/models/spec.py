@@ -9,6 +9,11 @@ from dpcompress.errors import UsageError
 
 
 def split_spec(spec: str) -> tuple[str, str]:
+    """Split the name of a model into its kind, or the file, and its name there.
+
+    Raises:
+        UsageError: no name of a model.
+    """
     kind, colon, name = spec.rpartition(":")
     if colon and name and (kind in ("torchvision", "timm") or kind.endswith(".py")):
         return kind, name
@@ -19,6 +24,7 @@ def split_spec(spec: str) -> tuple[str, str]:
 
 
 def unknown_model(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """Make the error for an unknown model, with the names closest to it."""
     close = difflib.get_close_matches(name, list(known), n=3)
     remedy = f"Did you mean {' or '.join(close)}?" if close else "Check the spelling."
     return UsageError(f"There is no model {what}.", remedy)

@@ -17,7 +17,9 @@ from dpcompress.models.origin import Origin, weights_file
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a safetensors file or a state dict saved by torch; every entry must fit.
+    """Load a file of weights into a network; every entry must fit.
+
+    See `read_state_dict` for its formats, `require_origin` for what it belongs to.
 
     Raises:
         BadInput: the file cannot be read, or names or shapes differ from the model's.
@@ -54,7 +56,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a state dict saved by torch, on the CPU.
+    """Read a safetensors file, or a state dict saved by torch, to the CPU.
 
     Raises:
         BadInput: no such file, not a file of tensors, or a truncated one.
@@ -121,7 +123,7 @@ def save_weights(
 
 
 def _unwrap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefix that torch's DataParallel puts before every name."""
+    """Remove the prefix that torch's DataParallel puts before every name."""
     if state and all(name.startswith("module.") for name in state):
         return {name.removeprefix("module."): value for name, value in state.items()}
     return state

@@ -22,7 +22,8 @@ from dpcompress.graph import (
 )
 from dpcompress.graph.original import Original
 from dpcompress.graph.span_fit import UNKNOWNS, begin_fit, whole_kernel
-from dpcompress.importance import Entry, plan_of
+from dpcompress.importance import plan_of
+from dpcompress.tables import ScoreKey
 from tests.training.networks import tiny
 
 SHAPE = (3, 8, 8)
@@ -80,7 +81,11 @@ def test_one_span_alone_is_what_the_estimator_looks_at() -> None:
     """`outputs` runs the rest of the network only; the fitted network runs as a whole."""
     model = settled(tiny())
     original = Original(model, SHAPE)
-    for entry in (Entry(1, 4, 1, 0), Entry(1, 3, 1, 1), Entry(2, 4, 1, 0)):
+    for entry in (
+        ScoreKey(1, 4, "merge", True, False),
+        ScoreKey(1, 3, "merge", True, True),
+        ScoreKey(2, 4, "merge", True, False),
+    ):
         span = examine(original.blueprint, entry.span)
         convs = original.fit_spans([span], images(40))
         plain, (output,) = original.outputs(images(5, 3), [span], convs)
@@ -159,7 +164,7 @@ def test_single_layers_and_the_original_stay_as_they_are() -> None:
 
 def test_report_says_that_it_was_fitted() -> None:
     model = settled(tiny())
-    plan = plan_of(trace(model, SHAPE), Entry(1, 4, 1, 0))
+    plan = plan_of(trace(model, SHAPE), ScoreKey(1, 4, "merge", True, False))
     calls: list[tuple[int, int]] = []
 
     def progress(done: int, total: int, note: str = "") -> None:
@@ -208,7 +213,7 @@ def test_too_few_images_or_of_another_size_are_refused() -> None:
 
 def test_norms_change_nothing_and_fold_away() -> None:
     model = settled(tiny())
-    plan = plan_of(trace(model, SHAPE), Entry(1, 4, 1, 0))
+    plan = plan_of(trace(model, SHAPE), ScoreKey(1, 4, "merge", True, False))
     network, _ = fit_merged(model, plan, images(40))
     names, unseen = network.state_dict().keys(), images(8, 4)
     expected = network(unseen)

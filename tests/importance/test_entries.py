@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from dpcompress.blueprint import Blueprint, Plan, Span, candidates, keep_everything
 from dpcompress.graph import trace
-from dpcompress.importance import Entry, entries, plan_of, worth_scoring
-from dpcompress.tables import LatencyTable
+from dpcompress.importance import entries, plan_of, worth_scoring
+from dpcompress.tables import LatencyTable, ScoreKey
 from tests.training.networks import tiny
 
 TINY = trace(tiny(), (3, 8, 8))
@@ -31,12 +31,12 @@ def test_flags_exist_where_the_original_is_linear() -> None:
 
 
 def test_plan_removes_what_is_inside_and_adds_what_is_asked() -> None:
-    plan = plan_of(TINY, Entry(1, 4, 1, 1))
+    plan = plan_of(TINY, ScoreKey(1, 4, "merge", True, True))
     assert plan.boundaries == (0, 1, 4, 5)
     assert plan.activations == (1, 4, 5) and plan.added_activations == (4,)
-    assert plan_of(TINY, Entry(1, 4, 1, 0)).activations == (1, 5)
-    assert plan_of(TINY, Entry(4, 5, 1, 1)).added_activations == (4,)
-    assert plan_of(TINY, Entry(0, 1, 1, 1)) == keep_everything(TINY)
+    assert plan_of(TINY, ScoreKey(1, 4, "merge", True, False)).activations == (1, 5)
+    assert plan_of(TINY, ScoreKey(4, 5, "merge", True, True)).added_activations == (4,)
+    assert plan_of(TINY, ScoreKey(0, 1, "merge", True, True)) == keep_everything(TINY)
     assert isinstance(Plan.from_json(plan.to_json()), Plan)
 
 

@@ -12,14 +12,13 @@ from dpcompress.blueprint import Span, candidates
 from dpcompress.errors import BadInput, UsageError
 from dpcompress.graph import fit_merged, trace
 from dpcompress.importance import (
-    Entry,
     Finetune,
     Fit,
     calibration_images,
     plan_of,
     score,
 )
-from dpcompress.tables import ImportanceTable
+from dpcompress.tables import ImportanceTable, ScoreKey
 from dpcompress.training import Recipe, evaluate, finetune
 from tests.training.networks import small_digits, tiny
 
@@ -59,7 +58,7 @@ def test_table_has_every_span_without_free_activations(trained: Trained) -> None
 
 
 def test_scores_are_those_of_the_fitted_network(trained: Trained) -> None:
-    entry = Entry(1, 4, 1, 0)
+    entry = ScoreKey(1, 4, "merge", True, False)
     state = QUICK.prepare(trained.model, trained.blueprint, trained.data)
     (scores,) = QUICK.score(state, [entry])
     network, _ = fit_merged(

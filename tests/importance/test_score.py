@@ -15,11 +15,11 @@ from torchvision.ops import FrozenBatchNorm2d
 from dpcompress.blueprint import Span
 from dpcompress.errors import BadInput
 from dpcompress.graph import trace
-from dpcompress.importance import Entry, Estimator, Finetune, Fit, Scores, entries, score
+from dpcompress.importance import Estimator, Finetune, Fit, Scores, entries, score
 from dpcompress.importance.journal import ScoreJournal
 from dpcompress.importance.workers import foreign_modules
 from dpcompress.models import load_model, weights_digest
-from dpcompress.tables import ImportanceTable
+from dpcompress.tables import ImportanceTable, ScoreKey
 from dpcompress.training import Recipe, finetune, state_digest
 from tests.training.networks import small_digits, tiny
 
@@ -53,11 +53,11 @@ def trained() -> Trained:
 class Counting:
     """QUICK, and a list of what was asked of it."""
 
-    asked: list[Entry | None]
+    asked: list[ScoreKey | None]
     settings, metrics, free_activations = QUICK.settings, QUICK.metrics, True
     alpha, chunks, prepare = QUICK.alpha, QUICK.chunks, QUICK.prepare
 
-    def score(self, state: Any, entries: Sequence[Entry | None]) -> list[Scores]:
+    def score(self, state: Any, entries: Sequence[ScoreKey | None]) -> list[Scores]:
         self.asked.extend(entries)
         return QUICK.score(state, entries)
 
@@ -77,8 +77,7 @@ def stop_at(count: int) -> Callable[..., None]:
 def test_table_says_what_it_was_made_from(trained: Trained, tmp_path: Path) -> None:
     table = trained.score(alpha=1.5)
     wanted = entries(trained.blueprint, SPANS)
-    columns = ["start", "stop", "act_start", "act_stop"]
-    assert sorted(map(tuple, table.frame[columns].values.tolist())) == sorted(wanted)
+    assert sorted(table.scores()) == sorted(wanted)
     assert table.linear_positions == {4}
     header = table.header
     assert header["blueprint"] == trained.blueprint.digest and header["input"] == "3x8x8"
@@ -98,7 +97,7 @@ def test_metric_and_normalisation_need_no_new_scores(
 ) -> None:
     journal = tmp_path / "journal.jsonl"
     trained.score(journal=journal)
-    asked: list[Entry | None] = []
+    asked: list[ScoreKey | None] = []
     table = trained.score(
         journal=journal, estimator=Counting(asked), metric="accuracy", alpha=0
     )
@@ -135,7 +134,11 @@ def test_results_of_another_network_are_not_reused(
         next(other.parameters())[0, 0, 0, 0] += 1e-6
     score(other, trained.blueprint, trained.data, estimator=Counting(asked),
           spans=SPANS[:2], workers=1, journal=journal)  # fmt: skip
-    assert asked == [None, (0, 1, 1, 1), (1, 2, 1, 1)]
+    assert asked == [
+        None,
+        ScoreKey(0, 1, "merge", True, True),
+        ScoreKey(1, 2, "merge", True, True),
+    ]
 
 
 @pytest.mark.slow
@@ -170,7 +173,7 @@ def test_what_is_said_of_an_entry_does_not_depend_on_its_company(
 ) -> None:
     before = state_digest(trained.model)
     ask = trained.model, trained.blueprint, trained.data
-    asked = [None, *(Entry(i, j, 1, int(j != 4)) for i, j in COMPANY)]
+    asked = [None, *(ScoreKey(i, j, "merge", True, j != 4) for i, j in COMPANY)]
     state = estimator.prepare(*ask)
     together = estimator.score(state, asked)
     torch.rand(3)
@@ -197,15 +200,16 @@ def test_without_renewal_single_layers_are_the_network_trained_as_long(
 ) -> None:
     own = replace(QUICK, renew=False, free_activations=False)
     state = own.prepare(trained.model, trained.blueprint, trained.data)
-    entries = [Entry(i, i + 1, 1, 1) for i in (0, 1)] + [Entry(1, 4, 1, 0)]
-    assert own.chunks([None, *entries]) == [tuple(entries[:2]), (None,), (entries[2],)]
-    first, second = own.score(state, entries[:2])
-    assert first == second != QUICK.score(state, entries[:1])[0]
+    single = [ScoreKey(i, i + 1, "merge", True, True) for i in (0, 1)]
+    longer = ScoreKey(1, 4, "merge", True, False)
+    assert own.chunks([None, *single, longer]) == [tuple(single), (None,), (longer,)]
+    first, second = own.score(state, single)
+    assert first == second != QUICK.score(state, single[:1])[0]
     assert own.settings != QUICK.settings
     table = trained.score(estimator=own, spans=SPANS, alpha=1)
-    single = table.frame[table.frame["stop"] - table.frame["start"] == 1]
-    assert single["importance"].abs().max() < 1e-12
-    assert len(single) == 5
+    rows = table.frame[table.frame["stop"] - table.frame["start"] == 1]
+    assert rows["importance"].abs().max() < 1e-12
+    assert len(rows) == 5
 
 
 def test_only_long_trainings_renew_unless_asked(trained: Trained) -> None:

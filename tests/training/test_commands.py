@@ -11,7 +11,7 @@ from dpcompress.blueprint import Span
 from dpcompress.cli.main import app
 from dpcompress.errors import BadInput, UsageError
 from dpcompress.graph import linearize, merge, trace
-from dpcompress.importance import Entry, plan_of
+from dpcompress.importance import plan_of
 from dpcompress.models import (
     Origin,
     load_model,
@@ -20,7 +20,7 @@ from dpcompress.models import (
     save_weights,
     weights_digest,
 )
-from dpcompress.tables import ImportanceTable
+from dpcompress.tables import ImportanceTable, ScoreKey
 from dpcompress.training import Recipe, evaluate, finetune
 from tests.training.networks import small_digits
 
@@ -81,7 +81,8 @@ def test_finetuned_weights_are_what_merge_takes(
 ) -> None:
     model = load_model(trained[0])
     blueprint = trace(model, (3, 8, 8))
-    plan, output = plan_of(blueprint, Entry(0, 2, 1, 1)), tmp_path / "ft.safetensors"
+    plan = plan_of(blueprint, ScoreKey(0, 2, "merge", True, True))
+    output = tmp_path / "ft.safetensors"
     assert plan.merged == (Span(0, 2),)
     (tmp_path / "plan.json").write_text(plan.to_json())
     facts = call("finetune", *trained, "--plan", tmp_path / "plan.json",
@@ -110,7 +111,7 @@ def test_finetuned_in_merged_form_is_what_export_takes(
 ) -> None:
     blueprint = trace(load_model(trained[0]), (3, 8, 8))
     plan, output = tmp_path / "plan.json", tmp_path / "ft.safetensors"
-    plan.write_text(plan_of(blueprint, Entry(0, 2, 1, 1)).to_json())
+    plan.write_text(plan_of(blueprint, ScoreKey(0, 2, "merge", True, True)).to_json())
     facts = call("finetune", *trained, "--plan", plan, "--form", "merged",
                  "--epochs", 1, "--lr", 0.01, "-o", output)  # fmt: skip
     assert facts["finetuned"]["accuracy"] > 0.5  # type: ignore[index]
