@@ -19,8 +19,8 @@ class Timing(Frozen):
     """Measured milliseconds per inference.
 
     spread_ms: half the interquartile range.
-    samples: timed windows that count.
-    disturbed: windows that were thrown away because other programs got in the way.
+    samples: timed samples that count.
+    disturbed: samples thrown away because other programs got in the way.
     """
 
     median_ms: float

@@ -10,7 +10,7 @@ from dpcompress.runner.engine import ENGINES, Engine, Session
 from dpcompress.runner.log import Log
 from dpcompress.runner.measure import measure
 from dpcompress.runner.measurement import Measurement, Subject
-from dpcompress.runner.target import Target, open_engine
+from dpcompress.runner.target import Target
 from dpcompress.runner.timing import NETWORKS, OPS, NetworkTiming, OpTiming
 
 __all__ = [
@@ -28,6 +28,5 @@ __all__ = [
     "Target",
     "compare",
     "measure",
-    "open_engine",
     "ratio",
 ]

@@ -91,14 +91,3 @@ class Target:
         )
         assert isinstance(engine, Engine)
         return engine
-
-
-def open_engine(
-    name: str,
-    *,
-    threads: Optional[int] = None,
-    precision: str = "fp32",
-    device: Optional[str] = None,
-) -> Engine:
-    """Start an engine: `Target.open` for a target whose batch size does not matter."""
-    return Target(name, device, precision, threads).open()

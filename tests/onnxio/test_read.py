@@ -10,7 +10,7 @@ from dpcompress.errors import BadInput
 from dpcompress.exporters import export
 from dpcompress.onnxio.read import read
 from dpcompress.onnxio.write import Graph
-from dpcompress.runner import open_engine
+from dpcompress.runner import Target
 
 
 def small() -> nn.Module:
@@ -87,7 +87,7 @@ def test_weights_that_are_computed(operator: str) -> None:
     value = np.random.default_rng(0).standard_normal(
         (2, 3, 5, 5) if operator == "Conv" else (2, 4), dtype=np.float32
     )
-    (wanted,) = open_engine("onnxruntime").load(data).infer({"input0": value}).values()
+    (wanted,) = Target().open().load(data).infer({"input0": value}).values()
     (found,) = read(data)(torch.from_numpy(value))
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4, atol=1e-5)
 

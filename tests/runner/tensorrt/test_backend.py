@@ -19,7 +19,7 @@ from dpcompress.errors import (
 )
 from dpcompress.onnxio.precision import to_float16
 from dpcompress.onnxio.write import Graph
-from dpcompress.runner import open_engine
+from dpcompress.runner import Target
 from dpcompress.runner.tensorrt.engine import TensorRt
 from tests.runner.tensorrt.fake import Machine
 
@@ -35,7 +35,7 @@ def network(batch: int = 2) -> bytes:
 
 
 def opened(precision: str = "fp32", options: str = "", **more: str) -> TensorRt:
-    engine = open_engine(f"tensorrt{options}", precision=precision, **more)
+    engine = Target(f"tensorrt{options}", precision=precision, **more).open()
     assert isinstance(engine, TensorRt)
     return engine
 
@@ -45,7 +45,7 @@ def images(batch: int = 2) -> np.ndarray:
 
 
 def wanted() -> np.ndarray:
-    session = open_engine("onnxruntime", threads=1).load(network())
+    session = Target(threads=1).open().load(network())
     return session.infer({"input0": images()})["t4"]
 
 
@@ -225,7 +225,7 @@ def test_whatever_a_time_depends_on_is_in_the_identity(machine: Machine) -> None
         ),
     ]
     assert all(identity != first for identity in others)
-    again = open_engine(others[3]["engine"])  # what a table's header says opens it again
+    again = Target(others[3]["engine"]).open()  # as a table's header names it
     assert again.identity == others[3]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dpcompress.errors import BadInput, EngineUnavailable
 from dpcompress.onnxio.precision import to_float16
-from dpcompress.runner import open_engine
+from dpcompress.runner import Target
 from dpcompress.runner.tensorrt.engine import TensorRt
 from tests.runner.tensorrt.test_backend import images, network, wanted
 
@@ -23,7 +23,7 @@ def engine(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            made = open_engine("tensorrt:tactics=internal", precision=request.param)
+            made = Target("tensorrt:tactics=internal", precision=request.param).open()
         except EngineUnavailable as error:
             pytest.skip(error.message)
     assert isinstance(made, TensorRt)

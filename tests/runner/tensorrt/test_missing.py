@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dpcompress.errors import EngineUnavailable
-from dpcompress.runner import open_engine
+from dpcompress.runner import Target
 from dpcompress.runner.tensorrt import libraries
 
 DRIVER = """
@@ -48,7 +48,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def opening(**environment: str) -> str:
-    code = "from dpcompress.runner import open_engine; open_engine('tensorrt')"
+    code = "from dpcompress.runner import Target; Target('tensorrt').open()"
     done = run("-c", code, **environment)
     return done.stderr.strip().splitlines()[-1]
 
@@ -56,7 +56,7 @@ def opening(**environment: str) -> str:
 @NEEDS_NO_GPU
 def test_all_that_is_missing_is_told_at_once() -> None:
     with pytest.raises(EngineUnavailable) as caught:
-        open_engine("tensorrt")
+        Target("tensorrt").open()
     assert "no NVIDIA driver (libcuda.so.1)" in caught.value.message
     assert "install NVIDIA's driver" in caught.value.remedy
     if libraries._is_installed("tensorrt"):
