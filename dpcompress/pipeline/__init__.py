@@ -1,6 +1,7 @@
-"""The run folder: steps, digests, resume; what `compress` and `shrink` do."""
+"""Runs of `compress` and `shrink`: the run folder, the steps, and how they resume."""
 
 from dpcompress.pipeline.compress import compress
+from dpcompress.pipeline.folder import RunFolder, open_run
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing
 from dpcompress.pipeline.shrink import shrink
 from dpcompress.pipeline.steps import no_bars
@@ -15,6 +16,7 @@ from dpcompress.settings import (
 __all__ = [
     "EXAMPLE",
     "Result",
+    "RunFolder",
     "Scoring",
     "Settings",
     "ShrinkSettings",
@@ -23,6 +25,7 @@ __all__ = [
     "Timing",
     "compress",
     "no_bars",
+    "open_run",
     "read_settings",
     "shrink",
 ]

@@ -94,7 +94,7 @@ def choose_plan(run: Run, bars: Bars) -> None:
         plan = _measured_plan(run, bars, frontier, budget_ms)
     else:
         plan = frontier.at(budget_ms)
-    frontier.write(run.to_write("frontier.csv"))
+    run.frontier = list(frontier)
     chosen_ms = plan.measured_ms or plan.predicted_ms or 0.0
     run.frontier_picture = plot_frontier(
         frontier.latency_ms.tolist(),

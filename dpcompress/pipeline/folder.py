@@ -35,6 +35,7 @@ from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.pipeline.result import Result
 from dpcompress.settings import Settings, ShrinkSettings, read_settings, verb_of
 from dpcompress.settings.run import S
+from dpcompress.solver import read_frontier, write_frontier
 from dpcompress.tables import ImportanceTable, LatencyTable
 from dpcompress.training import Data, Metrics, load_data
 
@@ -145,6 +146,7 @@ class RunFolder(Generic[S]):
     )
     latency = File("latency.csv", LatencyTable.read, LatencyTable.write)
     importance = File("importance.csv", ImportanceTable.read, ImportanceTable.write)
+    frontier = File("frontier.csv", read_frontier, write_frontier)
     original = _json("original.json", Original)
     closed_loop = _json("closed_loop.json", Loop)
     certificate = _json("certificate.json", Certificate)

@@ -268,7 +268,8 @@ def read_settings(path: Path, kind: type[S]) -> S:
         if said.get("version") == 1:
             raise BadInput(
                 f"{path} is of an earlier release, whose runs cannot be gone on with.",
-                "Run the same command with another folder.",
+                "Run the same command with another folder; --latency "
+                f"{path.parent / 'latency.csv'} saves measuring again.",
             )
         if said.get("verb") in {"compress", "shrink"} - {verb_of(kind)}:
             raise UsageError(

@@ -10,6 +10,7 @@ from dpcompress.solver.constraints import (
 )
 from dpcompress.solver.explain import Decision, explain
 from dpcompress.solver.frontier import Frontier
+from dpcompress.solver.frontier_file import read_frontier, write_frontier
 from dpcompress.solver.problem import Problem, upper_bound
 from dpcompress.solver.solve import ApproximateFrontier, solve
 from dpcompress.solver.spread_plans import spread_plans
@@ -29,7 +30,9 @@ __all__ = [
     "memory_limit",
     "parameter_limit",
     "parse_budget",
+    "read_frontier",
     "solve",
     "spread_plans",
     "upper_bound",
+    "write_frontier",
 ]

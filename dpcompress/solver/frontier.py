@@ -13,7 +13,7 @@ import numpy as np
 
 from dpcompress.blueprint import Choice, Plan
 from dpcompress.errors import InfeasibleBudget, UsageError
-from dpcompress.files import write_text
+from dpcompress.solver.frontier_file import write_frontier
 from dpcompress.solver.graph import Floats, is_active, position_of
 from dpcompress.solver.labels import Labels, LabelSets, on_staircase
 from dpcompress.solver.problem import Problem
@@ -141,12 +141,5 @@ class Frontier:
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write all plans as CSV, positions separated by spaces; atomic."""
-        lines = ["latency_ms,importance,boundaries,activations"]
-        for plan in self:
-            boundaries = " ".join(map(str, plan.boundaries))
-            activations = " ".join(map(str, plan.activations))
-            lines.append(
-                f"{plan.predicted_ms},{plan.importance},{boundaries},{activations}"
-            )
-        write_text(path, "\n".join(lines) + "\n")
+        """Write all plans as CSV; see `read_frontier`."""
+        write_frontier(self, path)

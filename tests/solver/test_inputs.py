@@ -28,6 +28,7 @@ from dpcompress.solver import (
     memory_limit,
     parameter_limit,
     parse_budget,
+    read_frontier,
     solve,
     upper_bound,
 )
@@ -116,6 +117,30 @@ def test_the_frontier_file(tmp_path: Path) -> None:
     assert [float(row["latency_ms"]) for row in rows] == frontier.latency_ms.tolist()
     assert [float(row["importance"]) for row in rows] == frontier.importance.tolist()
     assert (rows[0]["boundaries"], rows[0]["activations"]) == ("0 2 3", "2 3")
+    for read, plan in zip(
+        read_frontier(tmp_path / "frontier.csv"), frontier, strict=True
+    ):
+        assert (read.choices, read.activations) == (plan.choices, plan.activations)
+        assert (read.predicted_ms, read.importance) == (
+            plan.predicted_ms,
+            plan.importance,
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "line 1: the columns are not"),
+        ("latency_ms,importance\n", "line 1: the columns are not"),
+        ("latency_ms,importance,boundaries,activations\n1,2,0 1\n", "line 2: not a plan"),
+        ("latency_ms,importance,boundaries,activations\n1,2,0 x,1\n", "line 2: not a"),
+        ("latency_ms,importance,boundaries,activations\n1,2,0 1,2\n", "line 2: not a"),
+    ],
+)
+def test_a_damaged_frontier_file_is_named(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "frontier.csv").write_text(text)
+    with pytest.raises(BadTable, match=fault):
+        read_frontier(tmp_path / "frontier.csv")
 
 
 @pytest.mark.parametrize(
