@@ -80,7 +80,7 @@ def _write(
     precision: str,
     progress: Progress,
 ) -> int:
-    about["graphs"] = "float16" if precision == "fp16" else "float32"
+    about = {**about, "graphs": "float16" if precision == "fp16" else "float32"}
     files = {f"graphs/{i:04}.onnx": graph for i, graph in enumerate(graphs)}
     entries = [
         {"subject": graph.subject, "file": file, "bytes": graph.bytes, "kind": graph.kind}
@@ -97,6 +97,7 @@ def _write(
 
 
 def _add(bundle: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """Add a file without a date: the same graphs give the same zip."""
     undated = zipfile.ZipInfo(name)
     bundle.writestr(undated, data, zipfile.ZIP_DEFLATED, compresslevel=1)
 
@@ -107,7 +108,7 @@ def table_from_results(
     """Build the table that `profile` would have made on the machine of the results.
 
     Raises:
-        BadInput: the results are of another network, or not complete.
+        BadInput: the results are of another network, or some are missing.
     """
     results = read_results(path)
     about = results.header

@@ -9,7 +9,7 @@ from dpcompress.latency.workload import Workload
 from dpcompress.runner import Engine
 from dpcompress.tables import MERGE, Key
 from dpcompress.ways.program import Program, Source, Step
-from tests.latency.networks import mobilenet_v2, small_residual
+from tests.latency.blueprints import mobilenet_v2, small_residual
 
 MOST = Engine.most_copies
 PROGRAMS = {

@@ -12,7 +12,7 @@ from dpcompress.runner import NETWORKS, Engine, OpTiming, Session, Target, measu
 from dpcompress.runner.onnxruntime import OnnxRuntime
 from dpcompress.tables import Key, LatencyTable
 from dpcompress.ways import merge
-from tests.latency.networks import Builder, small_residual
+from tests.latency.blueprints import Builder, small_residual
 
 PROFILE = import_module("dpcompress.latency.profile")
 

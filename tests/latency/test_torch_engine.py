@@ -21,7 +21,7 @@ from dpcompress.models import load_model
 from dpcompress.onnxio.write import ACTIVATIONS
 from dpcompress.runner import Engine, NetworkTiming, OpTiming, Target
 from dpcompress.ways import merge
-from tests.latency.networks import small_residual
+from tests.latency.blueprints import small_residual
 from tests.latency.test_profile import chain, network
 
 TARGET = Target("torch", threads=1)

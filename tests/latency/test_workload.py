@@ -4,7 +4,7 @@ from dpcompress.blueprint import Blueprint, Span, candidates
 from dpcompress.latency.workload import Workload, ends_with_free_activation
 from dpcompress.tables import MERGE, Key
 from dpcompress.ways import merge
-from tests.latency.networks import mobilenet_v2, small_residual
+from tests.latency.blueprints import mobilenet_v2, small_residual
 
 RESIDUAL = small_residual()
 

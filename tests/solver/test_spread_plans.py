@@ -5,7 +5,7 @@ import pytest
 from dpcompress.blueprint import Span, candidates
 from dpcompress.solver import spread_plans
 from dpcompress.tables import LatencyTable
-from tests.latency.networks import mobilenet_v2
+from tests.latency.blueprints import mobilenet_v2
 
 
 @pytest.mark.parametrize("count", [1, 2, 25])
