@@ -1,17 +1,27 @@
 """What the README shows is what works."""
 
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+import typer
 
 import dpcompress
+from dpcompress.cli.main import VERBS
+from dpcompress.cli.options import with_options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "latency_tables" / "README.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("experiments/**/*.md"),
+]
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 NET = """
@@ -54,6 +64,33 @@ def test_readme_names_every_verb_that_exists():
     for path in (ROOT / "dpcompress/cli").glob("*.py"):
         if path.stem != "main" and f"\ndef {path.stem}(" in path.read_text():
             assert path.stem in verbs
+
+
+def commands(page):
+    """Every call of dpcompress in the shell blocks of a page, as its words."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+    for line in "".join(blocks).replace("\\\n", " ").splitlines():
+        for part in re.split(r"&&|;", line.partition(" #")[0]):
+            words = shlex.split(part)
+            if words[:1] == ["dpcompress"]:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_shown_have_verbs_and_options_that_exist(page):
+    verbs = {verb.__name__: verb for verb in VERBS}
+    for verb, *words in commands(page):
+        app = typer.Typer()
+        app.command()(with_options(verbs[verb]))
+        options = {o for p in typer.main.get_command(app).params for o in p.opts}
+        used = {word for word in words if word.startswith("-")}
+        assert used <= options, (verb, used - options)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.slow
