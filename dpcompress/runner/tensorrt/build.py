@@ -22,7 +22,7 @@ PRECISIONS = ("fp32", "tf32", "fp16")
 def log_of(trt: Any) -> Any:
     """The process's only logger: TensorRT sends all messages to the first one made."""
 
-    class Log(trt.ILogger):
+    class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: List[str] = []
@@ -43,7 +43,7 @@ def log_of(trt: Any) -> Any:
                 "out of memory" in e.lower() or "OutOfMemory" in e for e in self.errors
             )
 
-    return Log()
+    return Logger()
 
 
 def build(
