@@ -17,6 +17,7 @@ T = TypeVar("T", bound=BaseModel)
 OpKind = Literal[
     "input", "conv", "norm", "act", "add", "avgpool", "pad", "identity", "opaque"
 ]
+Role = Literal["", "conv", "linear", "pool", "gate", "flatten"]
 LINEAR_KINDS = frozenset({"conv", "norm", "avgpool", "pad", "identity", "add"})
 
 
@@ -87,6 +88,7 @@ class Op(Frozen):
     padding: Sides | None = None
     act: str | None = None
     why: str = ""
+    role: Role = ""
 
 
 class Layer(Frozen):
