@@ -93,7 +93,9 @@ class _Finder:
         """Find the op on the main path among those of `kinds` that read op `index`."""
 
         def eligible(user: int) -> bool:
-            return user not in self.taken and self.ops[user].kind in kinds
+            free = user not in self.taken and self.ops[user].kind in kinds
+            is_add = self.ops[user].kind == "add"
+            return free and not (is_add and self._meets_a_barrier(index, user))
 
         def rank(user: int) -> tuple[int, int, int]:
             conv = self.ops[user].conv
@@ -101,6 +103,17 @@ class _Finder:
             return (self.convs_ahead[user], taps, -user)
 
         return max(filter(eligible, self.users[index]), key=rank, default=None)
+
+    def _meets_a_barrier(self, index: int, add: int) -> bool:
+        """Whether a branch from op `index` to `add` holds a barrier: the add then ends a
+        block (a residual one with squeeze-excite) that the chain must enter first."""
+        reached = {index: False}
+        for here in range(index + 1, add):
+            sources = [i for i in self.ops[here].inputs if i in reached]
+            if sources:
+                barred = any(reached[i] for i in sources)
+                reached[here] = barred or self.ops[here].kind == "opaque"
+        return any(reached.get(i, False) for i in self.ops[add].inputs)
 
     def _claim_branches(self, add: int, members: set[int]) -> None:
         """Take the linear side branches from ops of the chain to the op `add`."""

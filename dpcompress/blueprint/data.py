@@ -17,7 +17,7 @@ T = TypeVar("T", bound=BaseModel)
 OpKind = Literal[
     "input", "conv", "norm", "act", "add", "avgpool", "pad", "identity", "opaque"
 ]
-Role = Literal["", "conv", "linear", "pool", "gate", "flatten"]
+Role = Literal["", "mixes", "gate", "keeps"]
 LINEAR_KINDS = frozenset({"conv", "norm", "avgpool", "pad", "identity", "add"})
 
 
@@ -78,6 +78,10 @@ class Op(Frozen):
     padding: set for the kind pad.
     act: set for the kind act: a name such as "relu6".
     why: what an opaque op does that stops merging.
+    role: what an opaque op does to channels: it "mixes" them (a conv or a fully connected
+        layer on a pooled vector), multiplies two tensors as a "gate", or "keeps" them
+        apart; "" if none of these is known.
+    mixes: the shape of an op that mixes, as a convolution.
     """
 
     name: str
@@ -89,6 +93,7 @@ class Op(Frozen):
     act: str | None = None
     why: str = ""
     role: Role = ""
+    mixes: ConvSpec | None = None
 
 
 class Layer(Frozen):
@@ -183,11 +188,12 @@ class Blueprint(Frozen):
     def digest(self) -> str:
         """Identify the structure.
 
-        Left out are the weights, the wording of barriers, and the candidate limits: a
+        Left out are the weights, what is told of barriers, and the candidate limits: a
         plan holds whatever limits it was searched with. Tables record both.
         """
+        told = dict.fromkeys(("why", "role", "mixes"), True)
         structure = self.model_dump(
-            mode="json", exclude={"limits": True, "ops": {"__all__": {"why": True}}}
+            mode="json", exclude={"limits": True, "ops": {"__all__": told}}
         )
         return digest(structure)
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import lcm
 
-from dpcompress.blueprint.data import Blueprint, Frozen, Op, Span
-from dpcompress.blueprint.legality import Illegal
+from dpcompress.blueprint.data import Blueprint, ConvSpec, Frozen, Op, Span
+from dpcompress.blueprint.examine import Illegal
 
 _KEEPS_CHANNELS = frozenset({"norm", "act", "avgpool", "pad", "identity"})
-_KEEPING_ROLES = frozenset({"pool", "gate", "flatten"})
+_KEEPING_ROLES = frozenset({"keeps", "gate"})
 
 
 class Space(Frozen):
@@ -86,8 +86,9 @@ def region(blueprint: Blueprint, span: Span) -> Region | Illegal:
             if user not in inside:
                 names = blueprint.ops[index].name, blueprint.ops[user].name
                 return Illegal(span, "{} is also used by {}".format(*names))
-    if blueprint.layers[start].conv not in inside:
-        return Illegal(span, "its first layer does not lead to its last")
+    layers = [n for n, layer in enumerate(blueprint.layers, 1) if layer.conv in inside]
+    if layers != list(range(start + 1, stop + 1)):
+        return Illegal(span, "its layers are not those between its two positions")
     return Region(span=span, entry=entry, exit=exit, ops=tuple(sorted(inside)))
 
 
@@ -145,19 +146,15 @@ class _Finder:
         elif op.kind in _KEEPS_CHANNELS or op.kind == "add" or op.role in _KEEPING_ROLES:
             for source in op.inputs:
                 self._unite(source, index)
-        elif op.conv is not None and (op.kind == "conv" or op.role == "conv"):
-            self._take_conv(index, op)
-        elif op.role == "linear":
-            self.readers[op.inputs[0]].append(index)
-            self.writers.append(index)
+        elif spec := op.conv or op.mixes:
+            self._take_conv(index, op, spec)
         else:
             why = op.why or f"{op.kind} is no operation that keeps channels apart"
             for other in (index, *op.inputs):
                 self._fix(other, f"{op.name}: {why}")
 
-    def _take_conv(self, index: int, op: Op) -> None:
-        conv, (source,) = op.conv, op.inputs
-        assert conv is not None
+    def _take_conv(self, index: int, op: Op, conv: ConvSpec) -> None:
+        (source,) = op.inputs
         if conv.groups == 1:
             self.readers[source].append(index)
             self.writers.append(index)

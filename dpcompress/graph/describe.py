@@ -85,7 +85,9 @@ class _Describer:
         if found.kind != "opaque" and any(
             len(shape) != 3 for shape in (call.shape, *call.inputs)
         ):
-            return Meaning("opaque", why="it does not work on images")
+            keeps = found.kind in ("act", "identity")
+            why = "it does not work on images"
+            return Meaning("opaque", why=why, role="keeps" if keeps else "")
         return found
 
     def _shared(self, module: nn.Module) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
 from dpcompress.blueprint import ConvSpec, Pair, Sides
-from dpcompress.blueprint.data import OpKind
+from dpcompress.blueprint.data import OpKind, Role
 from dpcompress.graph.activations import ACTIVATION_TYPES, activation_name
 from dpcompress.graph.conv2d import conv_padding, is_plain
 
@@ -49,6 +49,8 @@ class Meaning(NamedTuple):
     padding: Sides | None = None
     act: str | None = None
     why: str = ""
+    role: Role = ""
+    mixes: ConvSpec | None = None
 
 
 Handler = Callable[[Call], Meaning]
@@ -64,7 +66,7 @@ def meaning(call: Call) -> Meaning:
 
 def pools_all(call: Call) -> bool:
     """Whether `call` pools over the whole image."""
-    pools = _handler(call) in (_GLOBAL_POOL, _REDUCTION)
+    pools = _handler(call) in (_global_pool, _reduction)
     return pools and call.shape[1:] in ((), (1, 1))
 
 
@@ -142,16 +144,21 @@ def _conv(call: Call) -> Meaning:
         return Meaning("opaque", why=why)
     if conv.padding_mode != "zeros":
         return Meaning("opaque", why=f"it pads in mode {conv.padding_mode!r}")
-    if call.pooled:
-        return Meaning("opaque", why="it works on a globally pooled vector")
     (shape,) = call.inputs
+    if call.pooled:
+        why = "it works on a globally pooled vector"
+        return Meaning("opaque", why=why, role="mixes", mixes=_spec(conv, _NO_PADDING))
     if len(shape) != 3:
         return Meaning("opaque", why="it does not work on images")
     padding = conv_padding(conv, (shape[1], shape[2]))
     if type(conv) is not nn.Conv2d and not is_plain(conv, shape, padding):
         why = f"{type(conv).__name__} is not a plain convolution"
         return Meaning("opaque", why=why)
-    spec = ConvSpec(
+    return Meaning("conv", conv=_spec(conv, padding))
+
+
+def _spec(conv: nn.Conv2d, padding: Sides) -> ConvSpec:
+    return ConvSpec(
         in_channels=conv.in_channels,
         out_channels=conv.out_channels,
         kernel=_pair(conv.kernel_size),
@@ -161,7 +168,6 @@ def _conv(call: Call) -> Meaning:
         groups=conv.groups,
         bias=conv.bias is not None,
     )
-    return Meaning("conv", conv=spec)
 
 
 def _pool(call: Call) -> Meaning:
@@ -235,15 +241,60 @@ def _pair(value: Any) -> Pair:
     return (int(first), int(second))
 
 
+def _max_pool(call: Call) -> Meaning:
+    return Meaning("opaque", why="max pooling is not linear", role="keeps")
+
+
+def _global_pool(call: Call) -> Meaning:
+    why = "global pooling is not a convolution"
+    return Meaning("opaque", why=why, role="keeps")
+
+
+def _reduction(call: Call) -> Meaning:
+    why = "global pooling (or another reduction) is not a convolution"
+    return Meaning("opaque", why=why, role="keeps" if _is_spatial(call) else "")
+
+
+def _is_spatial(call: Call) -> bool:
+    """Whether a reduction of one image runs over height and width alone."""
+    axes: Any = (*call.node.args[1:2], *call.node.kwargs.values())[:1]
+    axes = axes[0] if axes and isinstance(axes[0], tuple | list) else axes
+    return len(call.inputs[0]) == 3 and len(axes) > 0 and {-2, -1, 2, 3}.issuperset(axes)
+
+
+def _product(call: Call) -> Meaning:
+    why = "it multiplies two tensors (squeeze-excite, a gate or a scale)"
+    alike = len({len(shape) for shape in call.inputs}) == 1
+    same = len({shape[:1] for shape in call.inputs}) == 1
+    role: Role = "gate" if alike and same and len(call.shape) == 3 else ""
+    return Meaning("opaque", why=why, role=role)
+
+
+def _reshape(call: Call) -> Meaning:
+    """A reshape of a vector keeps its channels, whatever axes of one pixel it drops."""
+    shapes, channels = (call.shape, *call.inputs), call.shape[:1]
+    vector = all(shape in (channels, (*channels, 1, 1)) for shape in shapes)
+    return Meaning("opaque", why="a reshape", role="keeps" if vector else "")
+
+
+def _linear(call: Call) -> Meaning:
+    why, layer = "a fully connected layer", call.module
+    if len(call.inputs[0]) != 1 or call.shared:
+        return Meaning("opaque", why=why)
+    spec = ConvSpec(
+        in_channels=layer.in_features,
+        out_channels=layer.out_features,
+        kernel=(1, 1),
+        bias=layer.bias is not None,
+    )
+    return Meaning("opaque", why=why, role="mixes", mixes=spec)
+
+
+_NO_PADDING = ((0, 0), (0, 0))
 _ATTENTION = opaque("attention is not linear")
-_GLOBAL_POOL = opaque("global pooling is not a convolution")
-_REDUCTION = opaque("global pooling (or another reduction) is not a convolution")
-_MAX_POOL = opaque("max pooling is not linear")
 _OWN_STATISTICS = opaque("it normalises with each image's own statistics")
-_PRODUCT = opaque("it multiplies two tensors (squeeze-excite, a gate or a scale)")
 _CONCATENATION = opaque("concatenation")
 _SPLIT = opaque("a split of channels")
-_RESHAPE = opaque("a reshape")
 _REORDERING = opaque("a reordering of dimensions")
 
 # The type of a module or its name, a function, or the name of a method.
@@ -266,15 +317,15 @@ HANDLERS: dict[Any, Handler] = {
     F.avg_pool2d: _pool_function,
     nn.ZeroPad2d: _zero_pad,
     F.pad: _pad_function,
-    nn.AdaptiveAvgPool2d: _GLOBAL_POOL,
-    nn.AdaptiveMaxPool2d: _GLOBAL_POOL,
-    F.adaptive_avg_pool2d: _REDUCTION,
-    F.adaptive_max_pool2d: _REDUCTION,
-    torch.mean: _REDUCTION,
-    "mean": _REDUCTION,
-    "amax": _REDUCTION,
-    nn.MaxPool2d: _MAX_POOL,
-    F.max_pool2d: _MAX_POOL,
+    nn.AdaptiveAvgPool2d: _global_pool,
+    nn.AdaptiveMaxPool2d: _global_pool,
+    F.adaptive_avg_pool2d: _reduction,
+    F.adaptive_max_pool2d: _reduction,
+    torch.mean: _reduction,
+    "mean": _reduction,
+    "amax": _reduction,
+    nn.MaxPool2d: _max_pool,
+    F.max_pool2d: _max_pool,
     nn.MultiheadAttention: _ATTENTION,
     F.scaled_dot_product_attention: _ATTENTION,
     operator.matmul: _ATTENTION,
@@ -285,21 +336,22 @@ HANDLERS: dict[Any, Handler] = {
     nn.LayerNorm: _OWN_STATISTICS,
     nn.GroupNorm: _OWN_STATISTICS,
     nn.InstanceNorm2d: _OWN_STATISTICS,
-    nn.Linear: opaque("a fully connected layer"),
+    nn.Linear: _linear,
+    nn.Flatten: _reshape,
     nn.ConvTranspose2d: opaque("a transposed convolution"),
-    operator.mul: _PRODUCT,
-    torch.mul: _PRODUCT,
-    "mul": _PRODUCT,
+    operator.mul: _product,
+    torch.mul: _product,
+    "mul": _product,
     torch.cat: _CONCATENATION,
     torch.concat: _CONCATENATION,
     torch.split: _SPLIT,
     torch.chunk: _SPLIT,
     "chunk": _SPLIT,
     "split": _SPLIT,
-    torch.flatten: _RESHAPE,
-    "flatten": _RESHAPE,
-    "view": _RESHAPE,
-    "reshape": _RESHAPE,
+    torch.flatten: _reshape,
+    "flatten": _reshape,
+    "view": _reshape,
+    "reshape": _reshape,
     torch.permute: _REORDERING,
     "permute": _REORDERING,
     torch.transpose: _REORDERING,
