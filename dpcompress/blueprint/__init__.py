@@ -16,6 +16,7 @@ from dpcompress.blueprint.data import (
 )
 from dpcompress.blueprint.examine import Illegal, MergedSpan, examine, input_margin
 from dpcompress.blueprint.plan import Choice, Plan, keep_everything
+from dpcompress.blueprint.spaces import Space, homes, private_spaces, region, spaces
 from dpcompress.blueprint.spans import (
     barriers,
     branch_ops,
@@ -38,6 +39,7 @@ __all__ = [
     "Plan",
     "Sides",
     "Skip",
+    "Space",
     "Span",
     "barriers",
     "branch_ops",
@@ -45,9 +47,13 @@ __all__ = [
     "check_plan",
     "examine",
     "find_chains",
+    "homes",
     "input_margin",
     "keep_everything",
     "legal_spans",
+    "private_spaces",
+    "region",
     "skips",
+    "spaces",
     "spans_of",
 ]

@@ -15,6 +15,7 @@ from math import lcm
 from dpcompress.blueprint.data import Blueprint, ConvSpec, Frozen, Op, Span
 from dpcompress.blueprint.examine import Illegal
 
+_LONGEST_HOME = 8  # layers: more than the blocks of known networks have
 _KEEPS_CHANNELS = frozenset({"norm", "act", "avgpool", "pad", "identity"})
 _KEEPING_ROLES = frozenset({"keeps", "gate"})
 
@@ -106,6 +107,22 @@ def private_spaces(blueprint: Blueprint, span: Span) -> tuple[Space, ...] | Ille
         and found.exit not in space.ops
     )
     return own or Illegal(span, "no channels are private to it")
+
+
+def homes(blueprint: Blueprint) -> dict[Span, tuple[Space, ...]]:
+    """The shortest span that each space with layers of its own is private to, in order;
+    spaces that several residual blocks or the whole network share have none."""
+    convs = {layer.conv for layer in blueprint.layers}
+    found: dict[Space, Span] = {}
+    for length in range(1, _LONGEST_HOME + 1):
+        for start in range(blueprint.depth - length + 1):
+            span = Span(start, start + length)
+            own = private_spaces(blueprint, span)
+            for space in () if isinstance(own, Illegal) else own:
+                if not convs.isdisjoint(space.writers):
+                    found.setdefault(space, span)
+    spans = sorted(set(found.values()))
+    return {s: tuple(own for own, home in found.items() if home == s) for s in spans}
 
 
 class _Finder:

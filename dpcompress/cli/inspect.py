@@ -20,7 +20,9 @@ def inspect(
     spans: Annotated[
         bool,
         typer.Option(
-            "--spans", help="Also list every span: what it becomes, or why not."
+            "--spans",
+            help="Also list every span (what it becomes, or why not), and the spans that "
+            "have channels of their own, which nothing else reads or writes.",
         ),
     ] = False,
     json: Json = False,
@@ -62,12 +64,19 @@ def inspect(
         "spans_candidate": sum(span["status"] == "candidate" for span in listed),
     }
     if json:
-        emit(facts | ({"spans": listed} if spans else {}))
+        more = {"spans": listed, "private_channels": _private_channels(blueprint)}
+        emit(facts | (more if spans else {}))
         return
     _print(facts)
     if spans:
         columns = ("start", "stop", "status", "kernel", "MACs", "params", "why not")
         print_table(columns, map(_span_row, listed), title="Spans")
+        rows = [list(row.values()) for row in _private_channels(blueprint)]
+        print_table(
+            ("start", "stop", "channels", "in groups of"),
+            rows,
+            title="Channels of their own",
+        )
 
 
 def _layers(blueprint: Blueprint) -> list[dict[str, Any]]:
@@ -106,6 +115,16 @@ def _barriers(blueprint: Blueprint) -> list[dict[str, Any]]:
         why = across.why if isinstance(across, Illegal) else ""
         rows.append({"position": position, "why": why})
     return rows
+
+
+def _private_channels(blueprint: Blueprint) -> list[dict[str, int]]:
+    from dpcompress.blueprint import homes
+
+    return [
+        {**span._asdict(), "channels": space.channels, "unit": space.unit}
+        for span, own in homes(blueprint).items()
+        for space in own
+    ]
 
 
 def _span(found: MergedSpan | Illegal) -> dict[str, Any]:

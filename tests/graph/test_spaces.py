@@ -8,7 +8,7 @@ from torch import fx, nn
 from torchvision import models
 
 from dpcompress.blueprint import Illegal, Span
-from dpcompress.blueprint.spaces import Space, private_spaces, region, spaces
+from dpcompress.blueprint.spaces import Space, homes, private_spaces, region, spaces
 from dpcompress.graph.capture import Captured, capture
 
 NAMES = ("mobilenet_v2", "resnet50", "mobilenet_v3_small", "regnet_y_400mf")
@@ -103,6 +103,17 @@ def test_what_is_private_to_a_block(
     name: str, start: int, stop: int, expected: list[tuple[int, int]]
 ):
     assert private(name, start, stop) == expected
+
+
+def test_every_inverted_residual_is_the_home_of_its_hidden_channels():
+    blueprint = capture(models.mobilenet_v2().eval(), (3, 64, 64)).blueprint
+    found = {
+        s: [own.channels for own in spaces] for s, spaces in homes(blueprint).items()
+    }
+    inputs = [16, 24, 24, 32, 32, 32, *[64] * 4, *[96] * 3, *[160] * 3]
+    for block, channels in enumerate(inputs):
+        start = 3 + 3 * block
+        assert found[Span(start, start + 3)] == [6 * channels]
 
 
 def test_a_region_says_why_it_is_none():
