@@ -48,7 +48,7 @@ class Expanded(nn.Sequential):
 
 @dataclass(frozen=True)
 class Expansion:
-    """An expanded network, and the plan that merges it back.
+    """The expanded network, and the plan that merges it back.
 
     network: trainable, with `Expanded` blocks in the places of `convs`; parameters
         outside of them keep their names.
@@ -195,8 +195,8 @@ def _factorised(
 
 
 def _settle_norms(network: nn.Module, convs: Sequence[str], images: Tensor) -> None:
-    """Set the blocks' norms to the statistics of `images`, and to the identity in eval
-    mode."""
+    """Set the blocks' norms to the statistics of `images`; in eval mode they are the
+    identity."""
 
     def settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)

@@ -1,4 +1,4 @@
-"""Following the original's features: what its layers give at chosen positions."""
+"""The distance of a network's features, at chosen positions, from the original's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpcompress.graph.nodes import value_nodes
 
 
 class Tap(nn.Module):
-    """The identity; keeps what passed last."""
+    """The identity, which keeps the tensor that passed last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,8 +28,13 @@ class Tap(nn.Module):
 def tapped(
     network: fx.GraphModule, blueprint: Blueprint, positions: Iterable[int]
 ) -> tuple[fx.GraphModule, list[Tap]]:
-    """`network` with a tap at each position, added activations included; it shares all
-    modules with `network`, so that training one trains both."""
+    """Copy `network` with a tap at each position, behind added activations.
+
+    The copy shares all modules with `network`, so that training one trains both.
+
+    Returns:
+        The copy and its taps, in the order of `positions`.
+    """
     copied = fx.GraphModule(network, copy.deepcopy(network.graph))
     values = value_nodes(copied, blueprint)
     taps = []
@@ -48,7 +53,7 @@ def tapped(
 
 
 def feature_loss(ours: Iterable[Tap], theirs: Iterable[Tap]) -> Tensor:
-    """Mean over the taps of ‖ours − theirs‖² / ‖theirs‖²."""
+    """Compute the mean over the taps of ‖ours − theirs‖² / ‖theirs‖², a scalar."""
     parts = []
     for student, teacher in zip(ours, theirs, strict=True):
         assert student.value is not None and teacher.value is not None

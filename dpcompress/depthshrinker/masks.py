@@ -1,8 +1,7 @@
-"""Learnable masks in a traced network: hard in the forward pass, straight-through back.
+"""Learnable masks in a traced network, with straight-through gradients (Fu et al. 2022).
 
-Fu et al. 2022: the k masks of the highest scores are 1, their activations work; the
-others are 0, their activations are the identity. The gradient takes the hard mask for the
-score itself.
+The k masks of the highest scores are 1, and their activations work; the others are 0, and
+their activations are the identity. The gradient treats the hard mask as the score itself.
 """
 
 from __future__ import annotations
@@ -15,16 +14,17 @@ from dpcompress.graph.capture import capture
 from dpcompress.graph.edit import free_name
 from dpcompress.graph.nodes import op_nodes
 
+# Scores are kept at this many moments of a search: at every hundredth of it.
 MOMENTS = 101
-"""Moments of a search whose scores are kept: every hundredth of it."""
 
 
 class Masks(nn.Module):
-    """The masks of a network; called without input, it gives their hard values.
+    """The masks of a network; calling it, without input, gives their hard values.
 
-    scores: (masks,), trained. keep: how many are on. history: (MOMENTS, masks), scores as
-    they were at each moment; it is part of the state, so that a search that was cut off
-    keeps it.
+    scores: (masks,), trained.
+    keep: how many are on.
+    history: (MOMENTS, masks), the scores at each moment. It is part of the state, so that
+        an interrupted search keeps it.
     """
 
     history: Tensor
@@ -36,28 +36,29 @@ class Masks(nn.Module):
         self.register_buffer("history", torch.zeros(MOMENTS, count))
 
     def on(self) -> list[int]:
-        """Indices of the masks that are on; of equal scores, the first ones."""
+        """List the masks that are on; of equal scores, the first ones."""
         return top(self.scores.detach(), self.keep)
 
     def forward(self) -> Tensor:
+        """Return 1 or 0 for each mask, with the gradient of the scores."""
         hard = torch.zeros_like(self.scores)
         hard[self.on()] = 1.0
         return hard + (self.scores - self.scores.detach())  # adds exactly 0
 
     def record(self, done: float) -> None:
-        """Keep the scores as those of the moment `done` in 0..1 of the search."""
+        """Keep the scores as those at the fraction `done` of the search."""
         moment = round(done * (MOMENTS - 1))
         self.history[moment:] = self.scores.detach()
 
 
 def top(scores: Tensor, keep: int) -> list[int]:
-    """Indices of the `keep` highest scores, ascending; of equal ones, the first."""
+    """List the indices of the `keep` highest scores; of equal ones, the first."""
     order = torch.sort(scores, descending=True, stable=True).indices
     return sorted(order[:keep].tolist())
 
 
 def mix(activated: Tensor, plain: Tensor, masks: Tensor, index: int) -> Tensor:
-    """m·σ(x) + (1 − m)·x, exactly σ(x) or x for a hard mask."""
+    """Compute m·σ(x) + (1 − m)·x, which is exactly σ(x) or x for a hard mask."""
     mask = masks[index]
     return mask * activated + (1 - mask) * plain
 
@@ -65,9 +66,13 @@ def mix(activated: Tensor, plain: Tensor, masks: Tensor, index: int) -> Tensor:
 def insert_masks(
     model: nn.Module, input_shape: tuple[int, int, int], groups: tuple[Group, ...]
 ) -> tuple[fx.GraphModule, Masks]:
-    """A trainable copy of `model` whose activations in `groups` are masked, and its
-    masks, one per group; all are on at first, which is `model` itself. Its parameters
-    keep the names that they have in `model`.
+    """Copy `model` with masks on the activations in `groups`, one per group.
+
+    All masks are on at first, so that the copy computes the same. Its parameters keep
+    their names.
+
+    Returns:
+        The copy, trainable, and its masks.
     """
     captured = capture(model, input_shape)
     network, layers = captured.network, captured.blueprint.layers

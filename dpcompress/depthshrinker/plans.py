@@ -19,7 +19,7 @@ MOST_GROWTH = 3.0
 
 
 class Merger:
-    """Cuts the layers between kept activations into convolutions.
+    """The cutting of layers between kept activations into convolutions.
 
     With a latency table, the cuts give the fastest network (Kim et al. 2023, Alg. 1).
     Without, they give the fewest convolutions, and of those the ones with the fewest
@@ -129,8 +129,7 @@ class Price:
         self.original_ms = self.predicted_ms(range(len(groups)))
 
     def predicted_ms(self, on: Iterable[int]) -> float:
-        """Predict the time of the network that the masks `on` leave, fixed part
-        included."""
+        """Predict the time of a network with the masks `on`, fixed part included."""
         kept = kept_activations(self.merger.blueprint, self.groups, on)
         times = (stretch.latency_ms for stretch in self.merger.cuts(kept))
         return self.latency.fixed_ms + math.fsum(times)

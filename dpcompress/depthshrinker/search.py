@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import Tensor, nn
@@ -75,31 +76,18 @@ def search(
     check_keep(groups, keep, by)
     price = Price(blueprint, latency, groups) if latency else None
     network, masks = insert_masks(model, blueprint.input, groups)
-
-    def on_step(done: float) -> None:
-        masks.keep = masks_on(len(groups), keep, done)
-        masks.record(done)
-
-    def latency_loss(images: Tensor, logits: Tensor) -> Tensor:
-        assert price is not None
-        values = masks()
-        return latency_weight * (values * values.new_tensor(price.of(masks.on()))).sum()
-
+    settings = {
+        "masks": groups,
+        "keep": keep,
+        "latency": latency.digest if latency else "",
+        "latency_weight": latency_weight,
+    }
     finetune(
         network,
         data,
         recipe or Recipe(epochs=10),
         teacher=teacher,
-        extension=Extension(
-            on_step=on_step,
-            extra_loss=latency_loss if price else None,
-            settings={
-                "masks": groups,
-                "keep": keep,
-                "latency": latency.digest if latency else "",
-                "latency_weight": latency_weight,
-            },
-        ),
+        extension=_extension(masks, keep, price, latency_weight, settings),
         checkpoint=checkpoint,
         validate=False,
         progress=progress,
@@ -107,6 +95,27 @@ def search(
     on = tuple(masks.on())
     kept = kept_activations(blueprint, groups, on)
     return Found(groups, on, kept, _history(masks, groups, keep))
+
+
+def _extension(
+    masks: Masks,
+    keep: int,
+    price: Price | None,
+    latency_weight: float,
+    settings: dict[str, Any],
+) -> Extension:
+    """Make what a search adds to training: fewer masks with time, and their price."""
+
+    def on_step(done: float) -> None:
+        masks.keep = masks_on(len(masks.scores), keep, done)
+        masks.record(done)
+
+    def latency_loss(images: Tensor, logits: Tensor) -> Tensor:
+        assert price is not None
+        values = masks()
+        return latency_weight * (values * values.new_tensor(price.of(masks.on()))).sum()
+
+    return Extension(on_step, latency_loss if price else None, settings)
 
 
 def masks_on(count: int, keep: int, done: float) -> int:

@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A network that is trained to score an entry.
+    """The network that is trained to score an entry.
 
     plan: of the linearized network.
     renewed: the layer that starts from new weights, if any.
@@ -43,8 +43,9 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class Finetune:
-    """Kim et al. 2023, section 4: the linearized network is fine-tuned with `recipe`.
+    """The published estimator: fine-tune the linearized network with `recipe`.
 
+    Source: Kim et al. 2023, section 4.
     A single layer has nothing to remove: as published, it starts from new weights
     instead, or short spans would look too good. All entries see the same batches
     (recipe.seed), so that their differences do not come from the batches.
@@ -89,8 +90,10 @@ class Finetune:
         return settings if self.renews else {**settings, "renew": False}
 
     def chunks(self, entries: Sequence[ScoreKey | None]) -> list[Chunk]:
-        """Part `entries`: single layers that keep their weights are often one network
-        and stay together, all others are trained apart."""
+        """Part `entries` into those that are often one network, and all others.
+
+        Single layers that keep their weights stay together; the others are trained apart.
+        """
         together: list[ScoreKey | None] = []
         apart: list[ScoreKey | None] = []
         for entry in entries:
@@ -110,7 +113,7 @@ class Finetune:
         return [scores[variant] for variant in variants]
 
     def _variant(self, blueprint: Blueprint, entry: ScoreKey | None) -> Variant | None:
-        """The network to train for an entry; None for the original as it is."""
+        """Return the network to train for an entry; None for the original as it is."""
         if entry is None:
             return None
         renews = self.renews and entry.span.length == 1

@@ -27,8 +27,12 @@ from dpcompress.training import Data, Split, check_classes, predict_logits
 
 @dataclass(frozen=True)
 class Fitting:
-    """The original network, the images that spans are fitted on, and those that tell
-    what the network is then worth: as a split and as (N, C, H, W)."""
+    """The original network and the images that all entries share.
+
+    images: what spans are fitted on, (N, C, H, W).
+    heldout, heldout_images: what networks are evaluated on, as a split and as
+        (N, C, H, W).
+    """
 
     model: nn.Module
     blueprint: Blueprint
@@ -40,9 +44,11 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit each span's merged convolution by least squares to the original's values at the
-    span's end, on unlabelled training images; held-out images tell what the network is
-    then worth. Nothing is trained: seconds per span, not minutes.
+    """The estimator that fits each span's merged convolution by least squares.
+
+    It is fitted to the original's values at the span's end, on unlabelled training
+    images; held-out images tell what the network is then worth. Nothing is trained:
+    seconds per span, not minutes.
 
     A single layer has nothing to remove and changes nothing; free activations, which
     help only after training, are not tried.
@@ -77,8 +83,10 @@ class Fit:
         }
 
     def chunks(self, entries: Sequence[ScoreKey | None]) -> list[Chunk]:
-        """Part `entries`: those that change nothing are scored at once, and spans that
-        begin at one position share most of the work."""
+        """Part `entries` by the position where they begin, which share most of the work.
+
+        Those that change nothing are scored at once.
+        """
         same, by_start = _parted(entries)
         chunks: list[Chunk] = [tuple(by_start[start]) for start in sorted(by_start)]
         return [tuple(same), *chunks] if same else chunks

@@ -62,8 +62,11 @@ class ScoreJournal:
                 ) from error
 
     def settle(self) -> None:
-        """Rewrite the file in the order of its keys, so that it does not depend on the
-        order in which entries were finished, or on interruptions."""
+        """Rewrite the file in the order of its keys.
+
+        Then it does not depend on the order in which entries were finished, or on
+        interruptions.
+        """
         if self.path is not None:
             lines = (f"{self._lines[key]}\n" for key in sorted(self._lines))
             write_text(self.path, "".join(lines))

@@ -20,7 +20,7 @@ Chunk = tuple[ScoreKey | None, ...]
 
 
 class Estimator(Protocol):
-    """An estimator says what a network is worth with one entry applied to it.
+    """The rating of a network with one entry of the importance table applied to it.
 
     The entry I[i,j,a,b] of Kim et al. 2023 removes the activations strictly between the
     positions i and j; its flags a and b say whether an activation stands at i and at j.
@@ -33,8 +33,10 @@ class Estimator(Protocol):
 
     @property
     def free_activations(self) -> bool:
-        """Whether the estimator can tell what an added activation is worth; if not,
-        entries with one are left out of the table."""
+        """Whether the estimator can tell what an added activation is worth.
+
+        If not, entries with one are left out of the table.
+        """
         ...
 
     @property

@@ -66,42 +66,12 @@ def score(
         MissingPackage: Ray is asked for but not installed.
         BadInput: classes that do not match, unreadable images or journal.
     """
-    estimator = estimator or Finetune()
-    if metric not in estimator.metrics:
-        name = type(estimator).__name__.lower()
-        raise UsageError(
-            f"The estimator {name} has no metric {metric}.",
-            f"Choose {' or '.join(estimator.metrics)}.",
-        )
-    context = _context(estimator, model, blueprint, data)
-    wanted = [None, *entries(blueprint, spans, free=estimator.free_activations)]
-    keys = {entry: digest([context, _place(entry)]) for entry in wanted}
-    book = ScoreJournal(journal)
-    missing = [entry for entry in wanted if keys[entry] not in book.results]
-    done = len(wanted) - len(missing)
-    progress(done, len(wanted))
-    scorer = Scorer(estimator, model, blueprint, data)
-    for chunk, found in run(scorer, estimator.chunks(missing), executor, workers):
-        for entry, scores in zip(chunk, found, strict=True):
-            book.add(keys[entry], scores, entry=_place(entry))
-        done += len(chunk)
-        progress(done, len(wanted), _name(chunk[-1]))
-    book.settle()
-    alpha = estimator.alpha if alpha is None else alpha
-    results = {entry: book.results[keys[entry]] for entry in wanted}
-    frame, mean = normalise(_importances(results, metric), alpha)
-    header = {
-        **context,
-        "input": "x".join(map(str, blueprint.input)),
-        "original": weights_digest(model.state_dict()),
-        "heldout_images": len(data.heldout),
-        "estimator": canonical_json(estimator.settings),
-        "metric": metric,
-        "alpha": alpha,
-        "mean": mean,
-        **{f"original_{name}": value for name, value in results[None].items()},
-    }
-    return ImportanceTable(extend(frame), {k: str(v) for k, v in header.items()})
+    scorer = Scorer(estimator or Finetune(), model, blueprint, data)
+    _require_metric(scorer.estimator, metric)
+    wanted = entries(blueprint, spans, free=scorer.estimator.free_activations)
+    scores = _scores(scorer, wanted, executor, workers, journal, progress)
+    alpha = scorer.estimator.alpha if alpha is None else alpha
+    return _table(scorer, scores, metric, alpha)
 
 
 def estimator_of(scoring: Scoring, trains: bool = True) -> Estimator:
@@ -116,20 +86,74 @@ def estimator_of(scoring: Scoring, trains: bool = True) -> Estimator:
     return Finetune(scoring.recipe, scoring.renew)
 
 
-def _context(
-    estimator: Estimator, model: nn.Module, blueprint: Blueprint, data: Data
-) -> dict[str, Any]:
+def _require_metric(estimator: Estimator, metric: Metric) -> None:
+    if metric not in estimator.metrics:
+        name = type(estimator).__name__.lower()
+        raise UsageError(
+            f"The estimator {name} has no metric {metric}.",
+            f"Choose {' or '.join(estimator.metrics)}.",
+        )
+
+
+def _scores(
+    scorer: Scorer,
+    entries: list[ScoreKey],
+    executor: Executor,
+    workers: int | None,
+    journal: Path | None,
+    progress: Progress,
+) -> dict[ScoreKey | None, Scores]:
+    """Return the scores of the original, as None, and of all entries."""
+    wanted = [None, *entries]
+    context = _context(scorer)
+    keys = {entry: digest([context, _place(entry)]) for entry in wanted}
+    book = ScoreJournal(journal)
+    missing = [entry for entry in wanted if keys[entry] not in book.results]
+    done = len(wanted) - len(missing)
+    progress(done, len(wanted))
+    for chunk, found in run(scorer, scorer.estimator.chunks(missing), executor, workers):
+        for entry, scores in zip(chunk, found, strict=True):
+            book.add(keys[entry], scores, entry=_place(entry))
+        done += len(chunk)
+        progress(done, len(wanted), _name(chunk[-1]))
+    book.settle()
+    return {entry: book.results[keys[entry]] for entry in wanted}
+
+
+def _context(scorer: Scorer) -> dict[str, Any]:
     """Return what the scores of every entry depend on, besides the entry."""
     return {
-        "blueprint": blueprint.digest,
-        "model": state_digest(model),
-        "data": data.digest,
-        "estimator": estimator.settings,
+        "blueprint": scorer.blueprint.digest,
+        "model": state_digest(scorer.model),
+        "data": scorer.data.digest,
+        "estimator": scorer.estimator.settings,
     }
 
 
+def _table(
+    scorer: Scorer,
+    scores: Mapping[ScoreKey | None, Scores],
+    metric: Metric,
+    alpha: float,
+) -> ImportanceTable:
+    """Make the table: importances normalised and extended, and what they come from."""
+    frame, mean = normalise(_importances(scores, metric), alpha)
+    header = {
+        **_context(scorer),
+        "estimator": canonical_json(scorer.estimator.settings),
+        "input": "x".join(map(str, scorer.blueprint.input)),
+        "original": weights_digest(scorer.model.state_dict()),
+        "heldout_images": len(scorer.data.heldout),
+        "metric": metric,
+        "alpha": alpha,
+        "mean": mean,
+        **{f"original_{name}": value for name, value in scores[None].items()},
+    }
+    return ImportanceTable(extend(frame), {k: str(v) for k, v in header.items()})
+
+
 def _place(entry: ScoreKey | None) -> list[Any] | None:
-    """Return an entry as journals have it."""
+    """Write an entry as journals have it."""
     if entry is None:
         return None
     place = [entry.start, entry.stop, int(entry.act_start), int(entry.act_stop)]

@@ -1,4 +1,4 @@
-"""Chunks of entries scored in this process, in processes of this machine, or on Ray."""
+"""The processes that score chunks of entries: this one, others here, or those of Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _STATES: dict[str, Any] = {}
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores chunks on one thread; the estimator is prepared once in each process."""
+    """The function that scores a chunk, on one thread.
+
+    The estimator is prepared once in each process.
+    """
 
     estimator: Estimator
     model: nn.Module

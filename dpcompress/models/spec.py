@@ -12,7 +12,7 @@ def split_spec(spec: str) -> tuple[str, str]:
     """Split the name of a model into its kind, or the file, and its name there.
 
     Raises:
-        UsageError: no name of a model.
+        UsageError: not the name of a model.
     """
     kind, colon, name = spec.rpartition(":")
     if colon and name and (kind in ("torchvision", "timm") or kind.endswith(".py")):

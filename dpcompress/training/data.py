@@ -50,7 +50,7 @@ Norm = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Data:
-    """A data set ready for a network of a known input size.
+    """The splits of a data set, ready for a network of a known input size.
 
     train: the images that weights are trained on.
     heldout: cut from the training set, for choosing and scoring.
@@ -145,22 +145,33 @@ def load_data(
         raise BadInput(
             f"The data {spec} has too few images to be split.", "Add images per class."
         )
-    test_content = source.test.content if source.test else ""
-    description = {
+    description = _describe(source, geometry, splits, share, seed)
+    return Data(**splits, classes=tuple(source.classes), description=description)
+
+
+def _describe(
+    source: _Source,
+    geometry: Geometry,
+    splits: dict[str, Split],
+    heldout: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what the splits were made from and how, as JSON."""
+    train, test = source.train, source.test
+    return {
         "kind": source.kind,
-        "content": digest([source.train.content, test_content]),
+        "content": digest([train.content, test.content if test else ""]),
         "classes": list(source.classes),
         "sizes": {name: len(split) for name, split in splits.items()},
-        "input": list(input_size),
+        "input": [geometry.channels, geometry.height, geometry.width],
         "resize": geometry.resize,
         "crop": [geometry.height, geometry.width],
-        "mean": list(mean),
-        "std": list(std),
+        "mean": list(splits["train"].mean),
+        "std": list(splits["train"].std),
         "augmentation": source.augmentation,
-        "heldout": share,
+        "heldout": heldout,
         "seed": seed,
     }
-    return Data(**splits, classes=tuple(source.classes), description=description)
 
 
 def _parts(

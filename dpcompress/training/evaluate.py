@@ -16,7 +16,7 @@ from dpcompress.training.images import Batches, Split
 
 @dataclass(frozen=True)
 class Metrics:
-    """Accuracy in 0..1 and mean cross-entropy in nats, over `count` images."""
+    """The accuracy in 0..1 and the mean cross-entropy in nats, over `count` images."""
 
     accuracy: float
     loss: float

@@ -34,7 +34,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a training history.
+    """The line of a training history for one epoch.
 
     epoch, steps: how many epochs and steps are done.
     loss: mean training loss of the epoch.
@@ -80,20 +80,15 @@ def finetune(
         progress: called after every step.
 
     Raises:
-        UsageError: nothing in `model` is trainable, or a batch cannot be shared evenly by
-            the processes.
+        UsageError: nothing is trainable, or processes cannot share a batch evenly.
         BadInput: classes that do not match, an unreadable image, a damaged checkpoint.
         TrainingDiverged: the loss is not finite; the model has its last good weights.
     """
     extension = extension or Extension()
-    identity = {
-        "extension": extension.settings,
-        "recipe": recipe.model_dump(),
-        "data": data.digest,
-        "model": state_digest(model) if checkpoint else "",
-        "teacher": state_digest(teacher) if checkpoint and teacher else "",
-    }
-    saved = _saved(checkpoint, digest(identity))
+    identity = ""
+    if checkpoint is not None:
+        identity = _identity(model, data, recipe, teacher, extension)
+    saved = _saved(checkpoint, identity)
     networks = (model, teacher) if teacher is not None else (model,)
     with (
         deterministic(saved[1]["threads"] if saved else None) as threads,
@@ -101,7 +96,7 @@ def finetune(
         fast_layout(*networks),
         _brought_back(teacher),
     ):
-        notes = {"identity": digest(identity), "threads": threads}
+        notes = {"identity": identity, "threads": threads}
         keeping = _Keeping(checkpoint, checkpoint_seconds, notes)
         run = _Training(model, data, recipe, teacher, extension, keeping)
         if saved:
@@ -113,6 +108,25 @@ def finetune(
             if log is not None and run.accelerator.is_main_process:
                 _write_log(log, run.history)
     return run.history
+
+
+def _identity(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    teacher: nn.Module | None,
+    extension: Extension,
+) -> str:
+    """Digest all that a training depends on; checkpoints of others are not resumed."""
+    return digest(
+        {
+            "extension": extension.settings,
+            "recipe": recipe.model_dump(),
+            "data": data.digest,
+            "model": state_digest(model),
+            "teacher": state_digest(teacher) if teacher else "",
+        }
+    )
 
 
 @contextmanager
@@ -128,7 +142,7 @@ def _brought_back(teacher: nn.Module | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Keeping:
-    """Where checkpoints go, every how many seconds, and what they say of their making."""
+    """The checkpoint's path, how often it is written, and the notes that go into it."""
 
     path: Path | None
     seconds: float

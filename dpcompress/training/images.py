@@ -26,9 +26,9 @@ Augmentation = Literal["shift", "shift+flip", "resized-crop+flip"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture of any size becomes uint8 (channels, height, width).
+    """The size of images, uint8 (channels, height, width), and how pictures get it.
 
-    Its shorter side is resized to `resize` pixels, then its centre is cut out.
+    A picture's shorter side is resized to `resize` pixels, then the centre is cut out.
     """
 
     channels: int
@@ -61,7 +61,7 @@ class Geometry:
 
 
 class Images(Protocol):
-    """Pictures by index, uint8 (C, H, W): raw, or resized and cropped."""
+    """The pictures of a data set, uint8 (C, H, W): raw, or resized and cropped."""
 
     def raw(self, index: int) -> Tensor: ...
     def resized(self, index: int) -> Tensor: ...
@@ -69,7 +69,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """Pictures in their final size, uint8 (N, C, H, W), decoded once.
+    """The pictures of a data set in their final size, uint8 (N, C, H, W), decoded once.
 
     They are an array, because joblib shares arrays between processes.
     """
@@ -84,7 +84,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Pictures in files, which are decoded each time that they are asked for."""
+    """The pictures in files, which are decoded each time that they are asked for."""
 
     paths: Sequence[str]
     geometry: Geometry
@@ -98,7 +98,7 @@ class OnDisk:
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images with the normalisation that their network expects.
+    """The labelled images of a split, with the normalisation that the network expects.
 
     indices: which of `images` belong to this split.
     labels: int64, one per index.
