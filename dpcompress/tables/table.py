@@ -38,7 +38,7 @@ _WAY = re.compile(r"[a-z][a-z0-9_.:/-]{0,63}", re.ASCII)
 class Table:
     """The sorted, validated frame of a table, and its header.
 
-    source: what errors name: the file, if there is one.
+    source: the name of the file, for errors.
 
     Raises:
         BadTable: any fault, with line and column (line = row of the frame, counted
