@@ -61,7 +61,7 @@ def export_original(run: RunFolder[Any], bars: Bars) -> None:
     settings = run.settings
     network = build(run.original_network(), keep_everything(run.blueprint))
     data = export(network, settings.input, settings.target.batch)
-    check_onnx(data, network, run.data.test.first(_CHECK_IMAGES))
+    check_onnx(data, network, _check_images(run))
     run.original_onnx = data
 
 
@@ -104,6 +104,7 @@ def write_merged(run: RunFolder[Any], network: nn.Module, expected: nn.Module) -
 
 
 def _check_images(run: RunFolder[Any]) -> Tensor:
+    """Test images on which an exported network is compared with its module."""
     return run.data.test.first(_CHECK_IMAGES)
 
 

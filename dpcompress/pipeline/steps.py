@@ -34,8 +34,9 @@ class Step:
         or the images.
     ignores: files that it reads, but whose content does not change what it makes.
     scratch: files by which a step that was cut off goes on; deleted when it is done.
-    when: says from the settings whether a run has this step.
-    version: of what it makes; a higher one has the step done again in older folders.
+    when: tells whether a run with the given settings has the step.
+    version: raised when the step makes something else than before, so that it is done
+        again in older folders.
     """
 
     name: str

@@ -16,10 +16,10 @@ def plot_predictions(
     spread_ms: Sequence[float],
     title: str,
 ) -> bytes:
-    """A PNG of predicted over measured times; the line is a perfect prediction.
+    """Draw predicted over measured times as PNG; the line is a perfect prediction.
 
     Args:
-        spread_ms: of the measured times; drawn as error bars.
+        spread_ms: error bars of the measured times.
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()

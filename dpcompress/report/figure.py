@@ -1,4 +1,4 @@
-"""Colours and file form that all pictures share."""
+"""Colours and file format that all pictures share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import io
 
 from matplotlib.figure import Figure
 
-KEPT, ADDED, REMOVED, LINEAR, CHOSEN = (
-    *("#3b6ea8", "#e08a1e", "#d5d9de", "#ffffff", "#c0392b"),
-)
-"""An activation's fate: stays, is new, is removed, was never there; the chosen plan."""
+# The fate of an activation.
+KEPT = "#3b6ea8"  # stays
+ADDED = "#e08a1e"  # new: the original has none there
+REMOVED = "#d5d9de"  # of the original, gone
+LINEAR = "#ffffff"  # the original has none there either
+
+CHOSEN = "#c0392b"  # the chosen plan
 
 
 def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:

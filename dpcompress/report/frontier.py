@@ -18,14 +18,14 @@ def plot_frontier(
     original_ms: float | None = None,
     measured: bool = False,
 ) -> bytes:
-    """A PNG of the frontier's points, ascending in both.
+    """Draw the plans of a frontier as PNG: importance over predicted latency.
 
     Args:
-        latency_ms, importance: predicted, of each plan on the frontier.
-        chosen: (latency_ms, importance) of the plan that was taken.
-        budget_ms: the budget that it was taken for.
-        original_ms: latency of the network before compression.
-        measured: whether `chosen` stands where it was measured, not predicted.
+        latency_ms, importance: of each plan, both rising.
+        chosen: (latency_ms, importance) of the plan that was chosen.
+        budget_ms: the budget that it was chosen for.
+        original_ms: the latency of the network before compression.
+        measured: whether the latency in `chosen` was measured, not predicted.
     """
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()

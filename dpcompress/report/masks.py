@@ -1,4 +1,4 @@
-"""The history of a search: which masks were on when, and their scores."""
+"""The history of a search for masks: which were on when, and their scores."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from dpcompress.report.figure import KEPT, REMOVED, to_png
 
 
 def plot_masks(history: pd.DataFrame) -> bytes:
-    """A PNG: the scores of all masks over the search, and below which were on.
+    """Draw a search as PNG: the scores of all masks, and below which masks were on.
 
     Args:
-        history: columns done (0..1), mask, positions, score, on.
+        history: as in `depthshrinker.Found`: columns done (0..1), mask, positions, score
+            and on, one row per mask and moment.
     """
     scores = history.pivot(index="done", columns="mask", values="score")
     on = history.pivot(index="mask", columns="done", values="on")

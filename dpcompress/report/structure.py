@@ -1,4 +1,4 @@
-"""The merged network as a strip: its convolutions below the layers they are made of."""
+"""The structure of a plan: its convolutions below the layers that they are made of."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ _TOP, _BOTTOM, _HEIGHT = 1.5, 0.0, 0.7
 
 
 def plot_structure(blueprint: Blueprint, plan: Plan) -> bytes:
-    """A PNG: above the layers 1..L, below what they merge to, each as wide as the
-    number of its layers and coloured by the fate of the activation at its end. Arcs are
-    the original's residual connections, labels the kernel sizes.
+    """Draw a plan as PNG: above the layers 1..L, below what they merge to.
+
+    A box is as wide as its layers are many, labelled with its kernel size, and coloured
+    by what happens to the activation at its end. Arcs are the original's residual
+    connections.
     """
     depth = blueprint.depth
     figure = Figure(
@@ -68,6 +70,7 @@ def plot_structure(blueprint: Blueprint, plan: Plan) -> bytes:
 
 
 def _fate(blueprint: Blueprint, plan: Plan, position: int) -> str:
+    """The colour of what happens to the activation at a position."""
     if position in plan.added_activations:
         return ADDED
     if position in plan.activations:
@@ -76,6 +79,7 @@ def _fate(blueprint: Blueprint, plan: Plan, position: int) -> str:
 
 
 def _kernel(kernel: tuple[int, int]) -> str:
+    """A kernel size as a short label: "3", or "1x3" if it is not square."""
     return str(kernel[0]) if kernel[0] == kernel[1] else f"{kernel[0]}x{kernel[1]}"
 
 
