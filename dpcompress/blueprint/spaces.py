@@ -40,7 +40,7 @@ class Space(Frozen):
 
 
 class Region(Frozen):
-    """What lies between two positions: every op that depends on the tensor `entry` and
+    """The ops between two positions: every op that depends on the tensor `entry` and
     that the tensor `exit` depends on, `exit` included, in order."""
 
     span: Span
