@@ -105,8 +105,9 @@ class _Finder:
         return max(filter(eligible, self.users[index]), key=rank, default=None)
 
     def _meets_a_barrier(self, index: int, add: int) -> bool:
-        """Say whether a branch from op `index` to `add` holds a barrier: then the add ends a
-        block (a residual one with squeeze-excite) that the chain must enter first."""
+        """Say whether a branch from op `index` to `add` holds a barrier: then the add
+        ends a block (a residual one with squeeze-excite) that the chain must enter first.
+        """
         reached = {index: False}
         for here in range(index + 1, add):
             sources = [i for i in self.ops[here].inputs if i in reached]
