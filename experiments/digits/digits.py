@@ -19,6 +19,7 @@ import torch
 
 from dpcompress.cli.output import progress_bar
 from dpcompress.pipeline import EXAMPLE, compress
+from dpcompress.settings import seeded
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     rows = []
     for seed in range(arguments.seeds):
         result = compress(
-            EXAMPLE.seeded(seed), arguments.runs / f"seed{seed}", progress_bar
+            seeded(EXAMPLE, seed), arguments.runs / f"seed{seed}", progress_bar
         )
         compressed, expected_ms = result.compressed, result.expected_ms
         assert compressed.predicted_ms and compressed.corrected_ms and expected_ms
