@@ -20,7 +20,7 @@ ARROWS = {
     "files": ("errors",),
     "runner": ("errors", "version"),
     "blueprint": ("errors", "files", "progress"),
-    "algebra": ("errors", "files", "progress"),
+    "algebra": ("blueprint",),
     "models": ("blueprint",),
     "settings": ("blueprint", "runner"),
     "training": ("models", "settings"),

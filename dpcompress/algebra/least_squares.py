@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpcompress.algebra.affine import Pair
+from dpcompress.blueprint import Pair, Sides
 
 # Patch values in memory at a time: 64 MB in float32.
 _CHUNK_VALUES = 1 << 24
@@ -53,7 +53,7 @@ class ConvFit:
         *,
         kernel: Pair,
         stride: Pair = (1, 1),
-        padding: tuple[Pair, Pair] = ((0, 0), (0, 0)),
+        padding: Sides = ((0, 0), (0, 0)),
         dilation: Pair = (1, 1),
         groups: int = 1,
         samples: int | None = None,

@@ -81,12 +81,9 @@ def merge_unchecked(linearized: fx.GraphModule) -> fx.GraphModule:
 def merged_conv(
     network: fx.GraphModule, blueprint: Blueprint, span: MergedSpan
 ) -> nn.Conv2d:
-    """The convolution that `span` of a linearized network becomes, padding left out."""
-    value = span_algebra(network, blueprint, span)
-    spec = span.conv
-    assert value.kernel == spec.kernel and value.stride == spec.stride, span
-    assert value.groups == spec.groups, span
-    assert value.offset == (spec.padding[0][0], spec.padding[1][0]), span
+    """Make the convolution that `span` of a linearized network becomes. It pads by itself
+    where both ends are padded alike, else not at all."""
+    value, spec = span_algebra(network, blueprint, span), span.conv
     (top, bottom), (left, right) = spec.padding
     symmetric = top == bottom and left == right
     conv = nn.Conv2d(
@@ -106,8 +103,8 @@ def merged_conv(
 def span_algebra(
     network: fx.GraphModule, blueprint: Blueprint, span: MergedSpan
 ) -> algebra.AffineConv:
-    """The affine convolution that `span` computes, in the network's own precision;
-    differentiable in its parameters."""
+    """Compose the affine convolution that `span` of a linearized network computes, in the
+    network's own precision; differentiable in its parameters."""
     channels = blueprint.ops[span.entry].shape[0]
     like = next(network.parameters()).new_zeros(())
     values = {span.entry: algebra.dirac(channels, like)}
@@ -118,29 +115,15 @@ def span_algebra(
         if op.kind == "conv" and op.conv is not None:
             conv = network.get_submodule(op.name)
             assert isinstance(conv, nn.Conv2d)
-            value = algebra.compose(
-                value,
-                conv.weight,
-                conv.bias,
-                stride=op.conv.stride,
-                front=(op.conv.padding[0][0], op.conv.padding[1][0]),
-                dilation=op.conv.dilation,
-                groups=op.conv.groups,
-            )
+            value = algebra.compose(value, conv.weight, conv.bias, op.conv)
         elif op.kind == "avgpool" and op.conv is not None:
             area = op.conv.kernel[0] * op.conv.kernel[1]
-            value = algebra.compose(
-                value,
-                like.new_full((op.conv.out_channels, 1, *op.conv.kernel), 1 / area),
-                None,
-                stride=op.conv.stride,
-                front=(op.conv.padding[0][0], op.conv.padding[1][0]),
-                groups=op.conv.groups,
-            )
+            mean = like.new_full((op.conv.out_channels, 1, *op.conv.kernel), 1 / area)
+            value = algebra.compose(value, mean, None, op.conv)
         elif op.kind == "norm":
             value = algebra.scale(value, *_norm(network.get_submodule(op.name)))
         elif op.kind == "pad" and op.padding is not None:
-            value = algebra.pad(value, (op.padding[0][0], op.padding[1][0]))
+            value = algebra.pad(value, op.padding)
         elif op.kind == "add":
             for other in sources[1:]:
                 value = algebra.add(value, other)

@@ -8,14 +8,27 @@ from torch.nn import functional as F
 
 from dpcompress import algebra
 from dpcompress.algebra import AffineConv
+from dpcompress.blueprint import ConvSpec
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
 def apply(conv: AffineConv, images: Tensor) -> Tensor:
-    """`conv` on an unpadded image."""
-    dilation = [s or 1 for s in conv.spacing]
-    return F.conv2d(images, conv.weight, conv.bias, conv.stride, 0, dilation, conv.groups)
+    """Run `conv` on unpadded images."""
+    form = conv.form
+    dilation = [s or 1 for s in form.spacing]
+    return F.conv2d(images, conv.weight, conv.bias, form.stride, 0, dilation, form.groups)
+
+
+def spec_of(weight: Tensor, groups: int = 1, **rest: object) -> ConvSpec:
+    """The shape of a convolution with this kernel."""
+    return ConvSpec(
+        in_channels=weight.shape[1] * groups,
+        out_channels=weight.shape[0],
+        kernel=tuple(weight.shape[2:]),
+        groups=groups,
+        **rest,
+    )
 
 
 @st.composite
@@ -39,7 +52,9 @@ def test_composition_is_one_conv_after_the_other(data):
     total, channels = algebra.dirac(4, images.new_zeros(())), 4
     for _ in range(data.draw(st.integers(1, 3))):
         conv, channels = data.draw(convs(channels))
-        total = algebra.compose(total, **conv)
+        shape = {name: conv[name] for name in ("stride", "dilation", "groups")}
+        spec = spec_of(conv["weight"], **shape)
+        total = algebra.compose(total, conv["weight"], conv["bias"], spec)
         if min(expected.shape[2:]) < 8:
             break
         expected = F.conv2d(
@@ -60,19 +75,14 @@ def test_composition_is_one_conv_after_the_other(data):
 
 
 def test_depthwise_after_depthwise_stays_depthwise_and_a_tap_costs_nothing():
-    first = algebra.compose(
-        algebra.dirac(6, torch.zeros((), dtype=torch.float64)),
-        torch.randn(6, 1, 3, 3, dtype=torch.float64),
-        None,
-        groups=6,
-        dilation=(2, 2),
-    )
-    both = algebra.compose(
-        first, torch.randn(6, 1, 1, 1, dtype=torch.float64), None, groups=6
-    )
+    start = algebra.dirac(6, torch.zeros((), dtype=torch.float64))
+    wide = torch.randn(6, 1, 3, 3, dtype=torch.float64)
+    tap = torch.randn(6, 1, 1, 1, dtype=torch.float64)
+    first = algebra.compose(start, wide, None, spec_of(wide, 6, dilation=(2, 2)))
+    both = algebra.compose(first, tap, None, spec_of(tap, 6))
     assert both.weight.shape == (6, 1, 3, 3)
-    assert both.spacing == (2, 2)
-    assert both.groups == 6
+    assert both.form.spacing == (2, 2)
+    assert both.form.groups == 6
 
 
 def test_addition_aligns_kernels_by_their_padding():
@@ -84,14 +94,15 @@ def test_addition_aligns_kernels_by_their_padding():
     narrow = torch.randn(2, 2, 1, 1, dtype=torch.float64)
     total = algebra.add(
         algebra.add(
-            algebra.compose(start, wide, None, front=(1, 1)),
-            algebra.compose(start, narrow, None),
+            algebra.compose(start, wide, None, spec_of(wide, padding=((1, 1), (1, 1)))),
+            algebra.compose(start, narrow, None, spec_of(narrow)),
         ),
         start,
     )
-    assert total.kernel == (3, 3)
-    assert total.offset == (1, 1)
-    assert total.groups == 1
+    assert total.weight.shape == (2, 2, 3, 3)
+    assert total.form.kernel == (3, 3)
+    assert total.form.offset == (1, 1)
+    assert total.form.groups == 1
     expected = F.conv2d(images, wide, padding=1) + F.conv2d(images, narrow) + images
     actual = F.conv2d(images, total.weight, total.bias, padding=1)
     assert torch.allclose(actual, expected, rtol=1e-12, atol=1e-12)
