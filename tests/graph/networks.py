@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpcompress.blueprint import Blueprint, Plan, Span, legal_spans
+from dpcompress.blueprint import Blueprint, Pair, Plan, Span, legal_spans
 
 
 def randomise(
@@ -113,145 +114,167 @@ class Pad(nn.Module):
         return F.pad(x, self.amounts)
 
 
-class Chain(nn.Module):
-    """A random chain; `draw` is hypothesis' draw function."""
+# A module as plain data: its type and its arguments, specs of branches for `Parallel`.
+Spec = tuple[type[nn.Module], tuple[Any, ...]]
 
-    def __init__(self, draw: Callable[..., int], size: tuple[int, int]) -> None:
-        super().__init__()
-        self.draw, self.size = draw, size
-        channels = draw(st.sampled_from([2, 4, 6]))
-        self.inputs = channels
-        layers: list[nn.Module] = []
-        channels = self._conv(layers, channels)
-        for _ in range(draw(st.integers(1, 4))):
-            channels = self._block(layers, channels)
-        self.body = nn.Sequential(*layers)
-        del self.draw
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
-
-    def _one_of(self, *values: object) -> object:
-        return self.draw(st.sampled_from(values))
-
-    def _block(self, layers: list[nn.Module], channels: int) -> int:
-        kind = self._one_of("conv", "conv", "conv", "skip", "project", "parallel", "pool")
-        if kind == "pool" and min(self.size) >= 4:
-            layers.append(
-                nn.AvgPool2d(2, 2) if self._one_of(0, 1) else nn.AvgPool2d(3, 1, 1)
-            )
-            self._resize(layers[-1], channels)
-            return channels
-        if kind == "skip":
-            inner: list[nn.Module] = []
-            middle = self._conv(inner, channels, same=True)
-            if self._one_of(0, 1):
-                nested: list[nn.Module] = []
-                self._conv(nested, middle, same=True, out=middle)
-                inner.append(Parallel(nn.Sequential(*nested), nn.Identity()))
-            self._conv(inner, middle, same=True, out=channels, last=True)
-            layers.append(Parallel(nn.Sequential(*inner), nn.Identity()))
-        elif kind == "project":
-            out, stride = self._one_of(2, 4, 6), self._one_of(1, 2)
-            main: list[nn.Module] = []
-            size = self.size
-            middle = self._conv(main, channels, same=True)
-            self._conv(main, middle, same=True, out=out, stride=stride, last=True)
-            after, self.size = self.size, size
-            short: list[nn.Module] = []
-            self._conv(short, channels, out=out, kernel=1, stride=stride, last=True)
-            assert self.size == after
-            layers.append(Parallel(nn.Sequential(*main), nn.Sequential(*short)))
-            channels = out
-        elif kind == "parallel":
-            main, side = [], []
-            self._conv(main, channels, same=True, out=channels, kernel=3, last=True)
-            self._conv(side, channels, same=True, out=channels, kernel=1, last=True)
-            branches = [nn.Sequential(*main), nn.Sequential(*side)]
-            layers.append(Parallel(*branches, nn.BatchNorm2d(channels, eps=1e-3)))
-        else:
-            return self._conv(layers, channels)
-        if self._one_of(0, 1):
-            layers.append(nn.ReLU())
-        return channels
-
-    def _conv(
-        self,
-        layers: list[nn.Module],
-        channels: int,
-        *,
-        out: object = None,
-        kernel: object = None,
-        stride: object = None,
-        same: bool = False,
-        last: bool = False,
-    ) -> int:
-        out = int(out or self._one_of(2, 4, 6))  # type: ignore[call-overload]
-        groups = self._one_of(
-            *(g for g in (1, 1, 2, 3) if not channels % g and not out % g)
+def build(specs: Sequence[Spec]) -> nn.Sequential:
+    """Make the modules that `specs` describe, one after the other."""
+    return nn.Sequential(
+        *(
+            Parallel(*map(build, arguments)) if kind is Parallel else kind(*arguments)
+            for kind, arguments in specs
         )
-        if kernel is None:
-            kernel = (
-                self._one_of(1, 3)
-                if same
-                else (self._one_of(1, 2, 3, 5), self._one_of(1, 2, 3))
-            )
-        if isinstance(kernel, int):
-            kernel = (kernel, kernel)
-        dilation = 1 if not same and max(kernel) > 3 else self._one_of(1, 1, 2)
-        if same:
-            padding = tuple(dilation * (k // 2) for k in kernel)
-        elif kernel == (1, 1):
-            padding = (0, 0)
-        else:
-            padding = (self._one_of(0, 1, 2), self._one_of(0, 1))
-            if self._one_of(0, 0, 1):
-                amounts = tuple(self._one_of(0, 1, 2) for _ in range(4))
-                layers.append(Pad(amounts))
-                self.size = (
-                    self.size[0] + amounts[2] + amounts[3],
-                    self.size[1] + amounts[0] + amounts[1],
-                )
-        if stride is None:
-            stride = 1 if same else self._one_of(1, 1, 2, 3)
-        reach = [(k - 1) * dilation + 1 for k in kernel]
-        if any(s + 2 * p < r for s, p, r in zip(self.size, padding, reach, strict=True)):
-            kernel, padding = (1, 1), (0, 0)
-        conv = nn.Conv2d(
-            channels,
-            out,
-            kernel,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias=bool(self._one_of(0, 1)),
-        )
-        layers.append(conv)
-        self._resize(conv, channels)
-        if self._one_of(0, 1):
-            layers.append(nn.BatchNorm2d(out, eps=self._one_of(1e-5, 1e-3, 0.1)))
-        if not last and self._one_of(0, 1, 1):
-            layers.append(self._one_of(nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish)())
-        return out
+    )
 
-    def _resize(self, module: nn.Module, channels: int) -> None:
-        with torch.no_grad():
-            self.size = tuple(module(torch.zeros(1, channels, *self.size)).shape[2:])
+
+class Drawn(NamedTuple):
+    """The specs of layers, and the channels and the size of the tensor after them."""
+
+    specs: tuple[Spec, ...]
+    channels: int
+    size: Pair
+
+
+CHANNELS = st.sampled_from((2, 4, 6))
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish)
 
 
 @st.composite
-def chains(draw: Callable[..., int]) -> tuple[nn.Module, tuple[int, int, int]]:
-    """A random network in float64 and its input shape."""
-    size = (draw(st.integers(5, 13)), draw(st.integers(5, 13)))
-    seed = draw(st.integers(0, 2**20))
-    torch.manual_seed(seed)
-    network = Chain(draw, size).double()
-    shape = (network.inputs, *size)
+def convs(
+    draw: st.DrawFn,
+    channels: int,
+    outputs: int,
+    shape: tuple[Pair, int, Pair, int],
+    *,
+    act: bool = True,
+) -> tuple[Spec, ...]:
+    """A convolution of `shape` = (kernel, stride, padding, dilation), perhaps with a norm
+    and an activation."""
+    groups = [g for g in (1, 1, 2, 3) if channels % g == outputs % g == 0]
+    rest = (draw(st.sampled_from(groups)), draw(st.booleans()))
+    specs: list[Spec] = [(nn.Conv2d, (channels, outputs, *shape, *rest))]
+    if draw(st.booleans()):
+        eps = draw(st.sampled_from((1e-5, 1e-3, 0.1)))
+        specs.append((nn.BatchNorm2d, (outputs, eps)))
+    if act and draw(st.sampled_from((False, True, True))):
+        specs.append((draw(st.sampled_from(ACTIVATIONS)), ()))
+    return tuple(specs)
+
+
+@st.composite
+def odd_convs(draw: st.DrawFn, channels: int, size: Pair) -> Drawn:
+    """A convolution of any kernel, stride and padding, perhaps behind a pad."""
+    kernel = (draw(st.sampled_from((1, 2, 3, 5))), draw(st.sampled_from((1, 2, 3))))
+    stride = draw(st.sampled_from((1, 1, 2, 3)))
+    dilation = 1 if max(kernel) > 3 else draw(st.sampled_from((1, 1, 2)))
+    padding, specs = (0, 0), ()
+    if kernel != (1, 1):
+        padding = (draw(st.integers(0, 2)), draw(st.integers(0, 1)))
+        if draw(st.sampled_from((False, False, True))):
+            left, right, top, bottom = (draw(st.integers(0, 2)) for _ in range(4))
+            specs = ((Pad, ((left, right, top, bottom),)),)
+            size = (size[0] + top + bottom, size[1] + left + right)
+    if any(
+        s + 2 * p <= (k - 1) * dilation
+        for s, p, k in zip(size, padding, kernel, strict=True)
+    ):
+        kernel, padding = (1, 1), (0, 0)
+    height, width = (
+        (s + 2 * p - (k - 1) * dilation - 1) // stride + 1
+        for s, p, k in zip(size, padding, kernel, strict=True)
+    )
+    outputs = draw(CHANNELS)
+    specs += draw(convs(channels, outputs, (kernel, stride, padding, dilation)))
+    return Drawn(specs, outputs, (height, width))
+
+
+@st.composite
+def same_convs(
+    draw: st.DrawFn,
+    channels: int,
+    outputs: int,
+    *,
+    kernel: int | None = None,
+    stride: int = 1,
+    act: bool = True,
+) -> tuple[Spec, ...]:
+    """A convolution whose output has ⌈size / stride⌉ pixels."""
+    kernel = kernel or draw(st.sampled_from((1, 3)))
+    dilation = draw(st.sampled_from((1, 1, 2)))
+    padding = dilation * (kernel // 2)
+    shape = ((kernel, kernel), stride, (padding, padding), dilation)
+    return draw(convs(channels, outputs, shape, act=act))
+
+
+@st.composite
+def pools(draw: st.DrawFn, channels: int, size: Pair) -> Drawn:
+    """An average pooling that halves the size, of at least 2 pixels, or keeps it."""
+    if draw(st.booleans()):
+        half = (size[0] // 2, size[1] // 2)
+        return Drawn(((nn.AvgPool2d, (2, 2)),), channels, half)
+    return Drawn(((nn.AvgPool2d, (3, 1, 1)),), channels, size)
+
+
+@st.composite
+def skips(draw: st.DrawFn, channels: int, size: Pair) -> Drawn:
+    """Two convolutions and a skip around them, perhaps with a smaller one inside."""
+    middle = draw(CHANNELS)
+    main = draw(same_convs(channels, middle))
+    if draw(st.booleans()):
+        main += ((Parallel, (draw(same_convs(middle, middle)), ())),)
+    main += draw(same_convs(middle, channels, act=False))
+    return Drawn(((Parallel, (main, ())),), channels, size)
+
+
+@st.composite
+def projections(draw: st.DrawFn, channels: int, size: Pair) -> Drawn:
+    """Two convolutions and a skip with a convolution of its own."""
+    middle, outputs, stride = draw(CHANNELS), draw(CHANNELS), draw(st.integers(1, 2))
+    main = draw(same_convs(channels, middle))
+    main += draw(same_convs(middle, outputs, stride=stride, act=False))
+    short = draw(same_convs(channels, outputs, kernel=1, stride=stride, act=False))
+    height, width = ((s - 1) // stride + 1 for s in size)
+    return Drawn(((Parallel, (main, short)),), outputs, (height, width))
+
+
+@st.composite
+def parallels(draw: st.DrawFn, channels: int, size: Pair) -> Drawn:
+    """A 3x3 and a 1x1 convolution and a norm side by side, as in RepVGG."""
+    wide = draw(same_convs(channels, channels, kernel=3, act=False))
+    narrow = draw(same_convs(channels, channels, kernel=1, act=False))
+    norm = ((nn.BatchNorm2d, (channels, 1e-3)),)
+    return Drawn(((Parallel, (wide, narrow, norm)),), channels, size)
+
+
+@st.composite
+def blocks(draw: st.DrawFn, channels: int, size: Pair) -> Drawn:
+    """One of the above; a sum may have an activation behind it."""
+    kinds = [odd_convs, odd_convs, odd_convs, skips, projections, parallels]
+    if min(size) >= 4:
+        kinds.append(pools)
+    drawn = draw(draw(st.sampled_from(kinds))(channels, size))
+    if drawn.specs[-1][0] is Parallel and draw(st.booleans()):
+        return drawn._replace(specs=(*drawn.specs, (nn.ReLU, ())))
+    return drawn
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A random network in float64, and its input shape."""
+    inputs = draw(CHANNELS)
+    height, width = draw(st.integers(5, 13)), draw(st.integers(5, 13))
+    drawn = draw(odd_convs(inputs, (height, width)))
+    specs = drawn.specs
+    for _ in range(draw(st.integers(1, 4))):
+        drawn = draw(blocks(drawn.channels, drawn.size))
+        specs += drawn.specs
+    torch.manual_seed(draw(st.integers(0, 2**20)))
+    network = build(specs).double()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.3, 2)
-    return network.eval(), shape
+    return network.eval(), (inputs, height, width)
