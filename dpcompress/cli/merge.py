@@ -28,7 +28,7 @@ def merge(
             "--weights",
             metavar="FILE|default",
             help="Weights of the linearized network, as finetune or your own loop wrote "
-            "them. The original's fit too.",
+            "them. The original's own can be merged, too.",
         ),
     ],
     data: Annotated[DataOptions | None, Options(panel="Check on real images too")],

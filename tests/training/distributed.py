@@ -40,7 +40,7 @@ def train(folder: Path) -> None:
             checkpoint=checkpoint,
             log=folder / f"{kind}.csv",
         )
-        save_weights(folder / f"{kind}_{name}", network.state_dict(), {})
+        save_weights(folder / f"{kind}_{name}", network.state_dict())
 
 
 if __name__ == "__main__":
