@@ -100,7 +100,7 @@ class _Network:
 
     inputs: name → shape.
     outputs: names.
-    run: the module; takes the inputs and returns the tuple of outputs.
+    run: takes the inputs and returns the tuple of outputs.
     """
 
     def __init__(self, onnx: bytes, device: str, kind: torch.dtype) -> None:
@@ -108,15 +108,17 @@ class _Network:
         model = parse(onnx)
         self.inputs = input_shapes(model)
         self.outputs = [output.name for output in model.graph.output]
-        self.run = read(onnx)
-        for weights in (*self.run.parameters(), *self.run.buffers()):
+        module = read(onnx)
+        for weights in (*module.parameters(), *module.buffers()):
             weights.data = self.placed(weights.data)
-        # torch looks weights and parts up in Python code, which shows beside small
-        # kernels. As plain attributes they are found at once.
-        for part in self.run.modules():
+        # nn.Module finds weights and calls parts in Python code, which shows beside small
+        # kernels. Plain attributes are found at once, and forward() needs no hooks.
+        for part in module.modules():
             vars(part).update(part.named_parameters(recurse=False))
             vars(part).update(part.named_buffers(recurse=False))
-            vars(part).update(part.named_children())
+        for name, part in module.named_children():
+            vars(module)[name] = part.forward
+        self.run = module.forward
 
     def placed(self, tensor: Tensor) -> Tensor:
         """`tensor` on the device, in its precision and layout."""
