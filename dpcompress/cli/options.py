@@ -105,8 +105,8 @@ class Group(NamedTuple):
 
     def parameters(self) -> list[inspect.Parameter]:
         """The options as typer takes them: parameters of a function."""
-        required = not (self.optional or self.asked)
-        return [_parameter(o, s, required) for o, s in self.settings.items()]
+        needed = not (self.optional or self.asked)
+        return [_parameter(o, s, needed) for o, s in self.settings.items()]
 
     def value(self, context: typer.Context, values: Mapping[str, Any]) -> Any:
         """The verb's argument."""
@@ -162,44 +162,40 @@ def settings_of(
         name, _, rest = path.partition(".")
         field, inner = fields[name], _plain(fields[name].annotation)
         default = getattr(base, name, field.get_default(call_default_factory=True))
+        shown = _mark(field.metadata, Shown) or Shown()
         if _is_model(inner):
             nested = _mark(field.metadata, Options) or Options()
             if rest:
                 nested = Options(**{option: rest}, panel=marks.panel, lead=marks.lead)
             owner = nested.base if default is None else default
             found = settings_of(inner, nested, owner, (*owners, owner), (*at, name))
-            for option, setting in found:
-                yield (
-                    option,
-                    setting._replace(default=None) if default is None else setting,
-                )
-            continue
-        shown = _mark(field.metadata, Shown) or Shown()
-        if not shown.hidden:
+            if default is None:  # without these options there is no such model
+                found = ((option, s._replace(default=None)) for option, s in found)
+            yield from found
+        elif not shown.hidden:
             panel, help = marks.panel or shown.panel, field.description or ""
             if marks.lead:
                 help = f"{marks.lead}: {help[0].lower()}{help[1:]}"
             yield option, Setting((*at, name), owners, field, default, help, panel, shown)
 
 
-def _parameter(option: str, setting: Setting, required: bool) -> inspect.Parameter:
+def _parameter(option: str, setting: Setting, needed: bool) -> inspect.Parameter:
     """The option as typer takes it: as text, which the settings read and check."""
-    kind = _plain(setting.field.annotation)
-    default, name = setting.default, typed(option)
-    about: dict[str, Any] = {"help": setting.help, "rich_help_panel": setting.panel}
-    about["show_default"] = default not in (None, (), {})
-    hint: Any = str | None
+    kind, name = _plain(setting.field.annotation), typed(option)
+    required = setting.field.is_required()
+    default = None if required else setting.default
+    about: dict[str, Any] = {
+        "help": setting.help,
+        "rich_help_panel": setting.panel,
+        "show_default": default not in (None, (), {}),
+    }
     if kind is bool:
-        hint, name = bool | None, f"{name}/--no-{option.replace('_', '-')}"
+        hint: Any = bool
+        name = f"{name}/--no-{name.removeprefix('--')}"
     else:
+        hint = list[str] if get_origin(kind) is dict else str
         about["metavar"] = setting.shown.metavar or _metavar(kind)
         default = str(default) if about["show_default"] else None
-        if get_origin(kind) is dict:
-            hint = list[str] | None
-    if required and setting.field.is_required():
-        hint, default, about["show_default"] = str, inspect.Parameter.empty, False
-    elif setting.field.is_required():
-        default, about["show_default"] = None, False
     if setting.shown.argument:
         info: Any = typer.Argument(**about)
     else:
@@ -207,8 +203,8 @@ def _parameter(option: str, setting: Setting, required: bool) -> inspect.Paramet
     return inspect.Parameter(
         option,
         inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[hint, info],
+        default=inspect.Parameter.empty if needed and required else default,
+        annotation=Annotated[hint if needed and required else hint | None, info],
     )
 
 
