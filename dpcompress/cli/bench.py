@@ -13,7 +13,7 @@ from dpcompress.errors import BadInput, UsageError
 
 if TYPE_CHECKING:
     from dpcompress.runner import Measurement, Target
-    from dpcompress.settings import INPUT_FIELD, MODEL, Shown, Size, TargetOptions
+    from dpcompress.settings import INPUT_FIELD, Panel, Shown, Size, TargetOptions
 
 _ENGINE_OF = {".engine": "tensorrt", ".plan": "tensorrt", ".xml": "openvino"}
 
@@ -29,7 +29,7 @@ def bench(
         ),
     ],
     target: TargetOptions,
-    input: Annotated[Size | None, Shown("CxHxW", MODEL), INPUT_FIELD] = None,
+    input: Annotated[Size | None, Shown("CxHxW", Panel.MODEL), INPUT_FIELD] = None,
     json: Json = False,
 ) -> None:
     """Time networks side by side: interleaved, in one process.

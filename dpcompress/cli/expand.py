@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from dpcompress.settings import (
         FINETUNE,
-        TRAINING,
         DataOptions,
         ModelOptions,
         Options,
+        Panel,
         Recipe,
     )
 
@@ -34,7 +34,7 @@ def expand(
             "lr",
             "seed",
             distill="distill_weight",
-            panel=TRAINING,
+            panel=Panel.TRAINING,
             base=FINETUNE,
         ),
     ],

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dpcompress.settings import (
-        ENGINE,
         DataOptions,
         ModelOptions,
         Options,
+        Panel,
         Size,
         Target,
     )
@@ -31,7 +31,7 @@ _REAL_IMAGES = 256
 
 def export(
     model: ModelOptions,
-    target: Annotated[Target, Options("precision", "batch", panel=ENGINE)],
+    target: Annotated[Target, Options("precision", "batch", panel=Panel.ENGINE)],
     data: Annotated[DataOptions | None, Options(panel="Check on real images too")],
     output: Annotated[
         Path,
@@ -56,7 +56,7 @@ def export(
         typer.Option(
             "--engine",
             help="For --to tensorrt, with its options: tensorrt:workspace_mb=512.",
-            rich_help_panel="Engine",
+            rich_help_panel=Panel.ENGINE,
         ),
     ] = "tensorrt",
     json: Json = False,

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from dpcompress.blueprint import Plan
     from dpcompress.settings import (
         FINETUNE,
-        TRAINING,
         DataOptions,
         ModelOptions,
         Options,
+        Panel,
         Recipe,
         Tuning,
     )
@@ -44,7 +44,7 @@ def finetune(
             "compile",
             "seed",
             distill="distill_weight",
-            panel=TRAINING,
+            panel=Panel.TRAINING,
             base=FINETUNE,
         ),
     ],

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from dpcompress.progress import Progress
 
+# For notes to the person at the terminal; standard output stays clean.
 console = Console(stderr=True, highlight=False)
-"""For notes to the person at the terminal; standard output stays clean."""
 
 SECONDS_BETWEEN_LINES = 10.0
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from dpcompress.blueprint import Plan
     from dpcompress.pipeline.closed_loop import Loop
     from dpcompress.settings import (
-        BUDGET,
         BUDGET_FIELD,
         MODEL_ARGS_FIELD,
         Caps,
         Decisions,
         ModelArgs,
+        Panel,
         Shown,
     )
     from dpcompress.solver import Frontier
@@ -43,10 +43,10 @@ def solve(
     ],
     decisions: Decisions,
     caps: Caps,
-    budget: Annotated[str | None, Shown("TIME|%|x", BUDGET), BUDGET_FIELD] = None,
+    budget: Annotated[str | None, Shown("TIME|%|x", Panel.BUDGET), BUDGET_FIELD] = None,
     speedup: Annotated[
         float | None,
-        Shown(panel=BUDGET),
+        Shown(panel=Panel.BUDGET),
         Field(description="Instead of a budget: times faster, as in 1.5."),
     ] = None,
     measure: Annotated[
@@ -58,11 +58,11 @@ def solve(
             "correct the prediction and choose again, until the plan is measured to fit. "
             "On the machine and engine of the table.",
             show_default=False,
-            rich_help_panel="Budget",
+            rich_help_panel=Panel.BUDGET,
         ),
     ] = None,
     model_args: Annotated[
-        ModelArgs | None, Shown("NAME=VALUE", BUDGET), MODEL_ARGS_FIELD
+        ModelArgs | None, Shown("NAME=VALUE", Panel.BUDGET), MODEL_ARGS_FIELD
     ] = None,
     pessimistic: Annotated[
         bool,
@@ -70,7 +70,7 @@ def solve(
             "--pessimistic",
             help="Take each latency at the upper end of its spread (95 %), so that noise "
             "in the measurements rarely breaks the budget.",
-            rich_help_panel="Budget",
+            rich_help_panel=Panel.BUDGET,
         ),
     ] = False,
     also: Annotated[
@@ -78,7 +78,7 @@ def solve(
         typer.Option(
             "--also",
             metavar="T2.csv=BUDGET",
-            rich_help_panel="More limits",
+            rich_help_panel=Panel.LIMITS,
             help="Keep within a budget on a second engine, device or batch too, given "
             "its latency table. Repeatable.",
         ),
@@ -88,7 +88,7 @@ def solve(
         typer.Option(
             "--blueprint",
             metavar="FILE",
-            rich_help_panel="More limits",
+            rich_help_panel=Panel.LIMITS,
             help="The traced network (blueprint.json of a run): for the limits above, "
             "and for the reasons in --explain.",
         ),

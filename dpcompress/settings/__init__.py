@@ -11,12 +11,8 @@ from dpcompress.settings.network import (
     Size,
 )
 from dpcompress.settings.options import (
-    BUDGET,
-    ENGINE,
-    MODEL,
-    SEARCH,
-    TRAINING,
     Options,
+    Panel,
     Shown,
 )
 from dpcompress.settings.recipe import FINETUNE, SCORE, Recipe
@@ -36,25 +32,19 @@ from dpcompress.settings.run import (
     verb_of,
 )
 from dpcompress.settings.scoring import SCORE_IMAGES, Executor, Metric, Scoring, Workers
-from dpcompress.settings.solving import LIMITS, Caps, Decisions
+from dpcompress.settings.solving import Caps, Decisions
 
 __all__ = [
-    "BUDGET",
     "BUDGET_FIELD",
-    "LIMITS",
     "MODEL_ARGS_FIELD",
     "Caps",
     "Decisions",
     "ModelArgs",
-    "ENGINE",
     "EXAMPLE",
     "FINETUNE",
     "INPUT_FIELD",
-    "MODEL",
     "SCORE",
     "SCORE_IMAGES",
-    "SEARCH",
-    "TRAINING",
     "By",
     "Channels",
     "DataOptions",
@@ -63,6 +53,7 @@ __all__ = [
     "Metric",
     "ModelOptions",
     "Options",
+    "Panel",
     "Recipe",
     "RunSettings",
     "Scoring",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, JsonValue
 
 from dpcompress.blueprint.data import Frozen
-from dpcompress.settings.options import MODEL, Shown
+from dpcompress.settings.options import Panel, Shown
 
 
 def parse_size(value: Any) -> Any:
@@ -67,14 +67,12 @@ def parse_model_args(value: Any) -> Any:
 
 
 Side = Annotated[int, Field(ge=1)]
+# Channels, height and width of one image.
 Size = Annotated[tuple[Side, Side, Side], BeforeValidator(parse_size)]
-"""Channels, height and width of one image."""
-
+# One number per colour channel.
 Channels = Annotated[tuple[float, ...], BeforeValidator(parse_channels)]
-"""One number per colour channel."""
-
+# Keyword arguments of a model's constructor.
 ModelArgs = Annotated[dict[str, JsonValue], BeforeValidator(parse_model_args)]
-"""Keyword arguments of a model's constructor."""
 
 INPUT_FIELD = Field(
     description="Size of one image. A plan and a merge hold for this size. Without it: "
@@ -99,14 +97,16 @@ class ModelOptions(Frozen):
     ]
     weights: Annotated[
         str | None,
-        Shown("FILE|default", MODEL),
+        Shown("FILE|default", Panel.MODEL),
         Field(
             description="Trained weights: a safetensors file, a state dict saved by "
             "torch, or 'default' for the library's pretrained ones. Without it: random."
         ),
     ] = None
-    model_args: Annotated[ModelArgs, Shown("NAME=VALUE", MODEL), MODEL_ARGS_FIELD] = {}
-    input: Annotated[Size | None, Shown("CxHxW", MODEL), INPUT_FIELD] = None
+    model_args: Annotated[
+        ModelArgs, Shown("NAME=VALUE", Panel.MODEL), MODEL_ARGS_FIELD
+    ] = {}
+    input: Annotated[Size | None, Shown("CxHxW", Panel.MODEL), INPUT_FIELD] = None
 
 
 class DataOptions(Frozen):
@@ -118,7 +118,7 @@ class DataOptions(Frozen):
 
     data: Annotated[
         str,
-        Shown("DATA", MODEL),
+        Shown("DATA", Panel.MODEL),
         Field(
             description="Images: digits (built in), cifar10:DIR, or a folder with one "
             "subfolder per class, or with train/ and test/ of such."
@@ -126,7 +126,7 @@ class DataOptions(Frozen):
     ]
     resize: Annotated[
         Side | None,
-        Shown(panel=MODEL),
+        Shown(panel=Panel.MODEL),
         Field(
             description="Resize the shorter side to this many pixels. Without it: as "
             "the pretrained weights want it, else to the input's size."
@@ -134,7 +134,7 @@ class DataOptions(Frozen):
     ] = None
     crop: Annotated[
         Side | None,
-        Shown(panel=MODEL),
+        Shown(panel=Panel.MODEL),
         Field(
             description="Then cut this many pixels square from the middle. Without it: "
             "as the pretrained weights want it, else the input's size."
@@ -142,7 +142,7 @@ class DataOptions(Frozen):
     ] = None
     mean: Annotated[
         Channels | None,
-        Shown("R,G,B", MODEL),
+        Shown("R,G,B", Panel.MODEL),
         Field(
             description="Subtracted per channel, for pixels in 0..1. Without it: that "
             "of the pretrained weights, else of the data."
@@ -150,7 +150,7 @@ class DataOptions(Frozen):
     ] = None
     std: Annotated[
         Channels | None,
-        Shown("R,G,B", MODEL),
+        Shown("R,G,B", Panel.MODEL),
         Field(
             description="Divided by per channel, after --mean. Without it: that of the "
             "pretrained weights, else of the data."

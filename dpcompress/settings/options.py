@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-MODEL, BUDGET, ENGINE = "Model and data", "Budget", "Engine"
-SEARCH, TRAINING, OUTPUT = "Search and scoring", "Training", "Output"
+
+class Panel:
+    """Headings under which --help lists options."""
+
+    MODEL = "Model and data"
+    BUDGET = "Budget"
+    ENGINE = "Engine"
+    SEARCH = "Search and scoring"
+    TRAINING = "Training"
+    DECISIONS = "Forced decisions (numbers such as 3 or 3,5-7)"
+    LIMITS = "More limits"
 
 
 @dataclass(frozen=True)

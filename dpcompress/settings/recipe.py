@@ -110,14 +110,11 @@ class Recipe(Frozen):
         return self.lr * (1 + cos(pi * (step - rise) / max(total - rise, 1))) / 2
 
 
+# The fine-tuning of a compressed network.
 FINETUNE = Recipe(epochs=20, batch_size=128, lr=0.01, distill_weight=0.5)
-"""The fine-tuning of a compressed network."""
-
+# The training of a network from scratch.
 PRETRAIN = Recipe(lr=0.1, schedule="onecycle")
-"""The training of a network from scratch."""
-
+# The search for masks, which are trained together with the weights.
 SEARCH = Recipe(epochs=10, distill_weight=0.5)
-"""The search for masks, which are trained with the weights."""
-
+# The short training that scores one span: for small images and minutes.
 SCORE = Recipe(steps=10, batch_size=32, lr=0.04, warmup=0.25, augment=False)
-"""The short training that scores one span: for small images and minutes."""

@@ -13,31 +13,22 @@ from dpcompress.blueprint.data import Frozen, parse
 from dpcompress.errors import BadInput, UsageError
 from dpcompress.runner.target import Target
 from dpcompress.settings.network import INPUT_FIELD, DataOptions, ModelOptions, Size
-from dpcompress.settings.options import (
-    BUDGET,
-    ENGINE,
-    HIDDEN,
-    MODEL,
-    SEARCH,
-    TRAINING,
-    Options,
-    Shown,
-)
+from dpcompress.settings.options import HIDDEN, Options, Panel, Shown
 from dpcompress.settings.recipe import (
     FINETUNE,
     PRETRAIN,
     SCORE,
+    SEARCH,
     SEED_FIELD,
     Count,
     Fraction,
     Recipe,
 )
-from dpcompress.settings.recipe import SEARCH as SEARCH_RECIPE
 from dpcompress.settings.scoring import Scoring
 
 By = Literal["activation", "block"]
-TargetOptions = Annotated[Target, Options(panel=ENGINE)]
-LimitOptions = Annotated[Limits, Options(panel=SEARCH)]
+TargetOptions = Annotated[Target, Options(panel=Panel.ENGINE)]
+LimitOptions = Annotated[Limits, Options(panel=Panel.SEARCH)]
 BUDGET_FIELD = Field(
     description="Latency that the whole network may have: 12.5ms, 70% of the original's, "
     "or 1.5x as a speed-up."
@@ -65,25 +56,25 @@ class RunSettings(DataOptions, ModelOptions):
     """
 
     version: Annotated[Literal[2], HIDDEN] = 2
-    input: Annotated[Size, Shown("CxHxW", MODEL), INPUT_FIELD]
+    input: Annotated[Size, Shown("CxHxW", Panel.MODEL), INPUT_FIELD]
     target: TargetOptions = Target()
     limits: LimitOptions = Limits()
     latency: Annotated[
         str | None,
-        Shown("T.csv", ENGINE),
+        Shown("T.csv", Panel.ENGINE),
         Field(description="Use this latency table instead of measuring one."),
     ] = None
     pretrain: Annotated[
         Recipe | None,
         Options(
             pretrain_epochs="epochs",
-            panel=TRAINING,
+            panel=Panel.TRAINING,
             lead="Train from scratch first (without it: not)",
             base=PRETRAIN,
         ),
     ] = None
-    finetune: Annotated[Recipe, Options("epochs", "lr", panel=TRAINING)] = FINETUNE
-    seed: Annotated[int, Shown(panel=TRAINING), SEED_FIELD] = 0
+    finetune: Annotated[Recipe, Options("epochs", "lr", panel=Panel.TRAINING)] = FINETUNE
+    seed: Annotated[int, Shown(panel=Panel.TRAINING), SEED_FIELD] = 0
 
     @field_validator("model")
     @classmethod
@@ -117,7 +108,7 @@ class Tuning(Frozen):
 
     train: Annotated[
         Literal["finetune", "none"],
-        Shown(panel=TRAINING),
+        Shown(panel=Panel.TRAINING),
         Field(
             description="'finetune', or 'none': fit every span of the plan to the "
             "original by least squares instead, without labels; takes minutes."
@@ -125,7 +116,7 @@ class Tuning(Frozen):
     ] = "finetune"
     form: Annotated[
         Literal["linearized", "merged"],
-        Shown(panel=TRAINING),
+        Shown(panel=Panel.TRAINING),
         Field(
             description="What is trained: the 'linearized' network, to be merged exactly "
             "later, or the 'merged' one, small from the start, whose spans were first "
@@ -160,12 +151,12 @@ class Settings(Tuning, RunSettings):
     verb: Annotated[Literal["compress"], HIDDEN] = "compress"
     budget: Annotated[
         str,
-        Shown("TIME|%|x", BUDGET),
+        Shown("TIME|%|x", Panel.BUDGET),
         BUDGET_FIELD,
     ]
     measure: Annotated[
         bool | None,
-        Shown(panel=BUDGET),
+        Shown(panel=Panel.BUDGET),
         Field(
             description="Build and time planned networks until one is measured to fit "
             "the budget. Without it: yes, unless --latency is given: that table may be "
@@ -173,7 +164,7 @@ class Settings(Tuning, RunSettings):
         ),
     ] = None
     scoring: Annotated[
-        Scoring, Options("estimator", score_steps="recipe.steps", panel=SEARCH)
+        Scoring, Options("estimator", score_steps="recipe.steps", panel=Panel.SEARCH)
     ] = Scoring()
 
     @property
@@ -188,31 +179,33 @@ class ShrinkSettings(RunSettings):
     verb: Annotated[Literal["shrink"], HIDDEN] = "shrink"
     latency: Annotated[
         str | None,
-        Shown("T.csv", SEARCH),
+        Shown("T.csv", Panel.SEARCH),
         Field(
             description="A latency table: weighs the masks by the time that they cost, "
             "and merges where it is fastest. Without it: all weigh the same."
         ),
     ] = None
-    keep: Annotated[int, Shown("K", SEARCH), Field(description="How many masks stay on.")]
+    keep: Annotated[
+        int, Shown("K", Panel.SEARCH), Field(description="How many masks stay on.")
+    ]
     by: Annotated[
         By,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(
             description="What has a mask: each activation, or all those inside a block."
         ),
     ] = "activation"
     search: Annotated[
-        Recipe, Options(search_epochs="epochs", search_lr="lr", panel=SEARCH)
-    ] = SEARCH_RECIPE
+        Recipe, Options(search_epochs="epochs", search_lr="lr", panel=Panel.SEARCH)
+    ] = SEARCH
     latency_weight: Annotated[
         float,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(ge=0, description="Loss that the time of the whole original costs."),
     ] = 1.0
     fade: Annotated[
         Fraction,
-        Shown(panel=TRAINING),
+        Shown(panel=Panel.TRAINING),
         Field(
             description="Share of fine-tuning during which removed activations fade; 0: "
             "gone at once."
@@ -220,7 +213,7 @@ class ShrinkSettings(RunSettings):
     ] = 0.5
     features: Annotated[
         float,
-        Shown(panel=TRAINING),
+        Shown(panel=Panel.TRAINING),
         Field(
             ge=0,
             description="Weight of following the original's features too; 0: its "
@@ -229,11 +222,13 @@ class ShrinkSettings(RunSettings):
     ] = 0.0
     free_activations: Annotated[
         bool,
-        Shown(panel=TRAINING),
+        Shown(panel=Panel.TRAINING),
         Field(description="Add one after each merged convolution that has none."),
     ] = False
 
 
+# MobileNetV2 on scikit-learn's digits, trained from scratch: what `compress -o RUN` runs
+# when it is given nothing else.
 EXAMPLE = Settings(
     model="torchvision:mobilenet_v2",
     model_args={"num_classes": 10},
@@ -245,10 +240,6 @@ EXAMPLE = Settings(
     pretrain=Recipe(epochs=20, batch_size=64, lr=0.1, warmup=0.3, schedule="onecycle"),
     finetune=Recipe(epochs=12, batch_size=64, lr=0.05, distill_weight=0.5),
 )
-"""MobileNetV2 on scikit-learn's digits, trained from scratch: what `compress -o RUN`
-runs when it is given nothing else."""
-
-
 S = TypeVar("S", bound=RunSettings)
 
 

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dpcompress.blueprint.data import Frozen
-from dpcompress.settings.options import SEARCH, Options, Shown
+from dpcompress.settings.options import Options, Panel, Shown
 from dpcompress.settings.recipe import SCORE, Count, Recipe
 
 Metric = Literal["accuracy", "loss", "logits"]
 Executor = Literal["local", "ray"]
 
+# Images that a span is fitted on to be scored; a network that is kept gets more.
 SCORE_IMAGES = 512
-"""Images that a span is fitted on to be scored; a network that is kept gets more."""
 
 
 class Scoring(Frozen):
@@ -22,7 +22,7 @@ class Scoring(Frozen):
 
     estimator: Annotated[
         Literal["finetune", "fit"] | None,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(
             description="How spans are scored: 'finetune' trains each for a few steps, "
             "as published; 'fit' replaces it by one convolution fitted to unlabelled "
@@ -31,16 +31,16 @@ class Scoring(Frozen):
         ),
     ] = None
     recipe: Annotated[
-        Recipe, Options("steps", "batch_size", "lr", "seed", panel=SEARCH)
+        Recipe, Options("steps", "batch_size", "lr", "seed", panel=Panel.SEARCH)
     ] = SCORE
     images: Annotated[
         int,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(ge=16, description="Images that 'fit' fits on."),
     ] = SCORE_IMAGES
     metric: Annotated[
         Metric,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(
             description="What a span's importance is: the change of held-out 'loss' "
             "(finer where images are few) or 'accuracy' (as published), or, of 'fit', "
@@ -49,7 +49,7 @@ class Scoring(Frozen):
     ] = "loss"
     alpha: Annotated[
         float | None,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(
             ge=0,
             description="Normalisation: every importance is reduced by ALPHA times the "
@@ -59,7 +59,7 @@ class Scoring(Frozen):
     ] = None
     renew: Annotated[
         bool | None,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(
             description="Whether single layers start from new weights, as published, "
             "which takes hundreds of steps to make up for. Without it: from 200 --steps "
@@ -73,12 +73,12 @@ class Workers(Frozen):
 
     executor: Annotated[
         Executor,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(description="'local' processes, or those of a 'ray' cluster (extra ray)."),
     ] = "local"
     workers: Annotated[
         Count | None,
-        Shown(panel=SEARCH),
+        Shown(panel=Panel.SEARCH),
         Field(
             description="Processes, one thread each. Without it: one per core, or per "
             "GPU. The table does not depend on it."

@@ -7,10 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from dpcompress.blueprint.data import Frozen
-from dpcompress.settings.options import Shown
+from dpcompress.settings.options import Panel, Shown
 
-DECISIONS = "Forced decisions (numbers such as 3 or 3,5-7)"
-LIMITS = "More limits"
 _DEEPEST = 100_000
 
 
@@ -58,22 +56,22 @@ class Decisions(Frozen):
 
     keep: Annotated[
         Numbers,
-        Shown("NUMBERS", DECISIONS),
+        Shown("NUMBERS", Panel.DECISIONS),
         Field(description="Activations that have to stay."),
     ] = ()
     drop: Annotated[
         Numbers,
-        Shown("NUMBERS", DECISIONS),
+        Shown("NUMBERS", Panel.DECISIONS),
         Field(description="Activations that have to go."),
     ] = ()
     never_merge: Annotated[
         Numbers,
-        Shown("NUMBERS", DECISIONS),
+        Shown("NUMBERS", Panel.DECISIONS),
         Field(description="Layers that stay convolutions of their own."),
     ] = ()
     merge: Annotated[
         Ranges,
-        Shown("NUMBERS", DECISIONS),
+        Shown("NUMBERS", Panel.DECISIONS),
         Field(
             description="Layers that end up in one convolution, as in 4-6; a single "
             "layer merges with a neighbour."
@@ -86,12 +84,12 @@ class Caps(Frozen):
 
     max_params: Annotated[
         float | None,
-        Shown(panel=LIMITS),
+        Shown(panel=Panel.LIMITS),
         Field(description="Parameters of all convolutions. Without it: any number."),
     ] = None
     max_macs: Annotated[
         float | None,
-        Shown(panel=LIMITS),
+        Shown(panel=Panel.LIMITS),
         Field(
             description="Multiply-accumulates of all convolutions, for one image. "
             "Without it: any number."
@@ -99,7 +97,7 @@ class Caps(Frozen):
     ] = None
     max_activations: Annotated[
         float | None,
-        Shown(panel=LIMITS),
+        Shown(panel=Panel.LIMITS),
         Field(
             description="Numbers that a convolution holds at once (input, output, "
             "operand of its add), for one image. Without it: any number."

@@ -70,7 +70,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(folder / "trained.safetensors", model.state_dict())
     blueprint = trace(model, SIZE)
     (folder / "blueprint.json").write_text(blueprint.to_json())
-    header = {"blueprint": blueprint.digest, "input": "3x8x8", "e2e_ms": 4}
     spans = [tuple(span) for span in candidates(blueprint)]
     times = pd.DataFrame(spans, columns=["start", "stop"]).assign(latency_ms=1.0)
     scores = times[["start", "stop"]].assign(act_start=1, act_stop=1, importance=-1.0)

@@ -1,4 +1,5 @@
-"""The single verbs, one after the other, make the files that `compress` makes."""
+"""The single verbs, one after the other, make the files that `compress` makes: they have
+the same defaults."""
 
 from __future__ import annotations
 
@@ -48,8 +49,7 @@ def test_the_verbs_make_what_compress_makes(
     step(
         "compress",
         *(*size, *data, *latency, "--budget", "70%", "--threads", 1, "--batch", 4),
-        *("--pretrain-epochs", 20, "--score-steps", 2, "--epochs", 2),
-        *("-o", tmp_path / "run"),
+        *("--pretrain-epochs", 20, "-o", tmp_path / "run"),
     )
     made = RunFolder(tmp_path / "run", Settings)
     original = ("--weights", made.path / "original.safetensors")
@@ -57,13 +57,13 @@ def test_the_verbs_make_what_compress_makes(
     scored, tuned = tmp_path / "importance.csv", tmp_path / "finetuned.safetensors"
     merged, onnx = tmp_path / "merged.safetensors", tmp_path / "compressed.onnx"
 
-    step("score", *original, *size, *data, *latency, "--steps", 2, "-o", scored)
+    step("score", *original, *size, *data, *latency, "-o", scored)
     solved = run(
         *("solve", *latency, "--importance", scored, "--budget", "70%"),
         *("--frontier", tmp_path / "frontier.csv", "-o", tmp_path / "plan.json"),
     )
     assert solved.code == 0, solved.err
-    step("finetune", *original, *plan, *data, "--epochs", 2, "-o", tuned)
+    step("finetune", *original, *plan, *data, "-o", tuned)
     step("merge", "--weights", tuned, *plan, *data, "-o", merged)
     step("export", "--weights", merged, *plan, *data, "--batch", 4, "-o", onnx)
 
