@@ -149,8 +149,16 @@ class RunFolder(Generic[S]):
     frontier = File("frontier.csv", read_frontier, write_frontier)
     original = _json("original.json", Original)
     closed_loop = _json("closed_loop.json", Loop)
-    certificate = _json("certificate.json", Certificate)
-    fit_report = _json("fit.json", FitReport)
+    certificate = File(
+        "certificate.json",
+        lambda path: Certificate.from_json(path.read_bytes(), path),
+        lambda certificate, path: write_text(path, certificate.to_json()),
+    )
+    fit_report = File(
+        "fit.json",
+        lambda path: FitReport.from_json(path.read_bytes(), path),
+        lambda report, path: write_text(path, report.to_json()),
+    )
     export_check = _json("export.json", ExportCheck)
     result = _json("result.json", Result)
     masks = _json("masks.json", MasksFound)

@@ -38,17 +38,26 @@ FILES = {
         trials=(Trial(0, 2.4, 2.4, 2.5), Trial(1, 2.9, 3.0, 3.2)),
     ),
     "certificate": Certificate(
-        plan=PLAN.model_dump(mode="json"),
+        plan=PLAN,
         network_random=SAME,
         network_real=None,
-        spans=[SpanProof(0, 2, (5, 5), SAME, SAME, 1.5)],
+        spans=(
+            SpanProof(
+                start=0,
+                stop=2,
+                kernel=(5, 5),
+                random=SAME,
+                real=SAME,
+                range_growth=1.5,
+            ),
+        ),
         fp16_linearized="overflow",
     ),
     "fit_report": FitReport(
-        plan=PLAN.model_dump(mode="json"),
+        plan=PLAN,
         images=64,
         ridge=1e-4,
-        spans=[FittedSpan(0, 2, (5, 5), 0.25)],
+        spans=(FittedSpan(start=0, stop=2, kernel=(5, 5), residual=0.25),),
     ),
     "export_check": ExportCheck(
         images=8, max_error=1e-6, max_output=2.0, tolerance=2e-4, clear=8, same_top1=8
