@@ -11,7 +11,7 @@ from dpcompress.blueprint import Blueprint, Plan
 from dpcompress.depthshrinker.features import feature_loss, tapped
 from dpcompress.graph import linearize, set_share
 from dpcompress.graph.capture import capture
-from dpcompress.graph.nodes import origin_of
+from dpcompress.graph.nodes import planned_of
 from dpcompress.progress import Progress, silent
 from dpcompress.training import Data, Extension, Recipe, finetune
 
@@ -46,7 +46,7 @@ def finetune_fading(
     network = linearize(model, plan, decay=fade > 0)
     trained: fx.GraphModule = network
     teacher, extra_loss = model, None
-    ends = _comparable(origin_of(network).blueprint, plan)
+    ends = _comparable(planned_of(network).blueprint, plan)
     if features > 0 and ends:
         assert plan.input is not None
         original = capture(model, plan.input)

@@ -1,4 +1,4 @@
-"""Activations: their names in a Blueprint and the modules that compute them."""
+"""The names of activations in a Blueprint and the modules that compute them."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ ADD_METHODS = {"add", "add_"}
 
 
 def activation_name(module: nn.Module) -> str | None:
-    """A module's name in a Blueprint ("relu6", "leaky_relu(0.1)"), None if it is no
-    activation that is known to work on each value alone."""
+    """Name an activation as a Blueprint does: "relu6", "leaky_relu(0.1)". Return None if
+    `module` is not known to be one that works on each value alone."""
     kind = type(module)
     for name, known in _PLAIN.items():
         if kind is known:
@@ -80,8 +80,8 @@ def activation_name(module: nn.Module) -> str | None:
 def activation_of_call(
     target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> nn.Module | None:
-    """The module that does what a traced function or method call does; None if the call
-    is not a known activation of its first argument with plain numbers after it."""
+    """Make the module that does what a traced function or method call does. Return None
+    if the call is not a known activation of its first argument, followed by numbers."""
     name = _METHODS.get(target) if isinstance(target, str) else _FUNCTIONS.get(target)
     options = {k: v for k, v in kwargs.items() if k not in ("inplace", "input")}
     numbers = [a for a in args[1:] if not isinstance(a, bool)]
@@ -95,8 +95,8 @@ def activation_of_call(
 
 
 def free_activation(blueprint: Blueprint) -> nn.Module:
-    """What is added at linear positions: the activation that most of the layers have,
-    or failing that the network's most common one, or ReLU."""
+    """Make the activation to add at linear positions: the one that most layers have,
+    else the network's most common one, else ReLU."""
     ops = blueprint.ops
     after_layers = [layer.act for layer in blueprint.layers if layer.act is not None]
     anywhere = [index for index, op in enumerate(ops) if op.kind == "act"]

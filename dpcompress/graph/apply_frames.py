@@ -35,8 +35,10 @@ def apply_frames(
 
 
 class _Editor:
-    """Edits one span. constants: op → node that gives what lies around the op's tensor,
-    where that is not zero."""
+    """The editor of one span.
+
+    constants: op → the node of the constant around its tensor, where that is not zero.
+    """
 
     def __init__(self, network: fx.GraphModule, blueprint: Blueprint) -> None:
         self.network, self.graph, self.ops = network, network.graph, blueprint.ops
@@ -76,7 +78,7 @@ class _Editor:
         return self.resized[source, amounts]
 
     def _constant(self, index: int, op: Op) -> fx.Node:
-        """What the pointwise `op` makes of the constants around its inputs."""
+        """Apply the pointwise `op` to the constants around its inputs."""
         call = self.graph.call_function
         constants = [self.constants[i] for i in op.inputs if i in self.constants]
         first = constants[0] if constants else 0

@@ -1,4 +1,4 @@
-"""What the graphs of linearized networks call at the border of a frame."""
+"""Functions that the graphs of linearized networks call at the border of a frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def constant_after_norm(
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
-    """A batch norm of one constant per channel, by its running statistics, as
+    """Apply a batch norm to one constant per channel, by its running statistics, as
     (1, C, 1, 1)."""
     factor, shift = norm_factors(mean, var, eps, weight, bias)
     return constant * factor.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
@@ -26,7 +26,7 @@ def constant_after_norm(
 def constant_after_conv(
     constant: Tensor | float, weight: Tensor, bias: Tensor | None, groups: int
 ) -> Tensor:
-    """A pointwise conv of one constant per channel, 0 or (1, C_in, 1, 1), as
+    """Apply a pointwise conv to one constant per channel, 0 or (1, C_in, 1, 1), as
     (1, C_out, 1, 1)."""
     if isinstance(constant, Tensor):
         return F.conv2d(constant, weight, bias, groups=groups)

@@ -1,4 +1,4 @@
-"""The deployed network of a plan, before any training."""
+"""Building the network that a plan deploys, before any training."""
 
 from __future__ import annotations
 

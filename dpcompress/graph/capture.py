@@ -1,7 +1,7 @@
-"""A model as a flat torch.fx graph in normal form, one Blueprint op per node.
+"""Capturing a model as a flat torch.fx graph in normal form, one Blueprint op per node.
 
 Convolution, norm, activation and pooling modules are leaves. A submodule that cannot be
-traced into stays a leaf, too, and becomes a barrier; the captured graph is compared with
+traced into stays a leaf, too, and becomes a barrier. The captured graph is compared with
 the model itself before anything is built on it.
 """
 
@@ -27,9 +27,9 @@ _BATCH = 2
 
 @dataclass(frozen=True)
 class Captured:
-    """A copy of the model as a graph, and the Blueprint that describes it.
+    """The copy of a model as a graph, and the Blueprint that describes it.
 
-    Each node of `network.graph` that computes has its op's index in ``meta["op"]``.
+    `nodes.op_nodes` finds the nodes of the Blueprint's ops in `network`.
     """
 
     network: fx.GraphModule
@@ -103,14 +103,7 @@ def capture(
         node.meta["op"] = number
     layers, chains = find_chains(ops)
     if not layers:
-        causes = "; ".join(
-            f"{path}: {why}" for path, why in (leaves | left_alone(network, ops)).items()
-        )
-        raise UntraceableModel(
-            f"{type(model).__name__} has no convolution that could merge"
-            + (f" ({causes})." if causes else "."),
-            "dpcompress compresses networks of 2-d convolutions.",
-        )
+        raise _no_convolution(model, leaves | left_alone(network, ops))
     with torch.no_grad():
         actual = network(images)
     if not torch.allclose(actual, expected, rtol=0, atol=1e-4 * _scale(expected)):
@@ -131,9 +124,18 @@ def capture(
 
 
 def left_alone(network: nn.Module, ops: Iterable[Op]) -> dict[str, str]:
-    """The 2-d convolutions of `network` that are no layers, each with the reason."""
+    """Find the 2-d convolutions of `network` that are no layers, each with the reason."""
     convs = {n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
     return {op.name: op.why for op in ops if op.kind == "opaque" and op.name in convs}
+
+
+def _no_convolution(model: nn.Module, reasons: dict[str, str]) -> UntraceableModel:
+    causes = "; ".join(f"{path}: {why}" for path, why in reasons.items())
+    return UntraceableModel(
+        f"{type(model).__name__} has no convolution that could merge"
+        + (f" ({causes})." if causes else "."),
+        "dpcompress compresses networks of 2-d convolutions.",
+    )
 
 
 def _require_readable(model: nn.Module) -> None:
@@ -207,7 +209,8 @@ def _run(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def _trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
-    """The graph, and the submodules that had to stay leaves with the reason why."""
+    """Trace `root`; return the graph and the submodules that had to stay leaves, each
+    with the reason."""
     parameters = list(inspect.signature(root.forward).parameters.values())
     fixed = {p.name: p.default for p in parameters if p.default is not p.empty}
     leaves: dict[str, str] = {}
@@ -229,7 +232,8 @@ def _trace(root: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
 
 
 def _require_nothing_kept(module: nn.Module, before: dict[str, Any]) -> None:
-    """A tensor that a module keeps for others to see would not be kept by its graph."""
+    """Raise ValueError if tracing `module` stored a tensor in it, which a graph would not
+    do; `before` are its attributes from before, and are restored."""
     for name, value in list(vars(module).items()):
         if isinstance(value, fx.Proxy):
             setattr(module, name, before.get(name))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dpcompress.blueprint import Blueprint, MergedSpan, Pair, Plan, check_plan
 from dpcompress.blueprint.data import Frozen, parse
 from dpcompress.errors import VerificationFailed
-from dpcompress.graph.nodes import op_nodes, origin_of, value_nodes
+from dpcompress.graph.nodes import op_nodes, planned_of, value_nodes
 
 FLOAT64_LIMIT = 1e-10
 FLOAT32_LIMIT = 1e-4
@@ -154,7 +154,7 @@ def certify(
             to float32.
         images: (N, C, H, W), to compare on besides random ones.
     """
-    blueprint, plan = origin_of(linearized)
+    blueprint, plan = planned_of(linearized)
     spans = check_plan(blueprint, plan)
     pairs = {
         dtype: (

@@ -1,4 +1,4 @@
-"""What an nn.Conv2d and its subclasses compute, as a plain convolution."""
+"""Reading an nn.Conv2d or a subclass of it as a plain convolution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dpcompress.blueprint import Pair, Sides
 
 
 def conv_padding(conv: nn.Conv2d, size: Pair) -> Sides:
-    """The zeros that `conv` puts around an input of `size` = (H, W)."""
+    """Compute the zeros that `conv` puts around an input of `size` = (H, W)."""
 
     def sides(d: int) -> Pair:
         reach = conv.dilation[d] * (conv.kernel_size[d] - 1)
@@ -28,7 +28,7 @@ def conv_padding(conv: nn.Conv2d, size: Pair) -> Sides:
 
 
 def is_plain(conv: nn.Conv2d, shape: tuple[int, ...], padding: Sides) -> bool:
-    """Whether `conv`, of a subclass, computes the plain convolution of its attributes
+    """Try whether `conv`, of a subclass, computes the plain convolution of its attributes
     and `padding` on an input of `shape` = (C, H, W)."""
     images = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     images = images.to(conv.weight.dtype)
@@ -48,7 +48,7 @@ def is_plain(conv: nn.Conv2d, shape: tuple[int, ...], padding: Sides) -> bool:
 
 
 def plain_copy(conv: nn.Conv2d) -> nn.Conv2d:
-    """An nn.Conv2d without padding that shares the weights of `conv`, of a subclass."""
+    """Make a plain nn.Conv2d without padding that shares the weights of `conv`."""
     plain = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,

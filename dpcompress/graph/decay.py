@@ -1,4 +1,4 @@
-"""Activations that leave gradually: a removed one may fade to the identity."""
+"""Fading a removed activation to the identity while the network trains."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dpcompress.errors import IllegalMerge
 
 
 class Decay(nn.Module):
-    """(1 − s)·σ(x) + s·x for an activation σ; s = `share` starts at 0, the activation,
-    and is 1 when it is gone (docs/method.md §7; a slope below 0 alone would leave a
-    ceiling such as ReLU6's).
+    """The mix (1 − s)·σ(x) + s·x of an activation σ and the identity.
 
-    It has no state: σ's own parameters, if it has some, are constants here. So a state
+    s = `share` is 0 at first and 1 when the activation is gone (docs/method.md §7). A
+    growing slope below 0 would not do: it leaves a ceiling such as ReLU6's. The module
+    has no state: parameters of σ, if any, are constants here. So a state
     dict is the same with and without it.
     """
 
@@ -36,7 +36,7 @@ class Decay(nn.Module):
 
 
 def decays(network: nn.Module) -> list[Decay]:
-    """The decaying activations of a linearized network."""
+    """List the decaying activations of a linearized network."""
     return [module for module in network.modules() if isinstance(module, Decay)]
 
 

@@ -1,4 +1,4 @@
-"""Small edits of a traced network."""
+"""Inserting modules into a traced network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def insert_module(
 
 
 def free_name(network: nn.Module, stem: str) -> str:
-    """`stem`, with a number if the network has an attribute of that name."""
+    """Return `stem`, with a number if the network has an attribute of that name."""
     name, number = stem, 1
     while hasattr(network, name):
         name, number = f"{stem}_{number}", number + 1

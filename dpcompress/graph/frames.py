@@ -1,4 +1,4 @@
-"""Where each op of a linearized span computes: decisions as plain data, without torch.
+"""Deciding where each op of a linearized span computes: plain data, without torch.
 
 `pad_first` states the definition (docs/method.md §3): all padding of a span stands in
 front of it, and the tensors inside reach beyond their original frames. `shrink_frames`
@@ -25,7 +25,7 @@ UNCHANGED: Sides = ((0, 0), (0, 0))
 
 @dataclass(frozen=True)
 class Frame:
-    """How one op of a linearized span is computed.
+    """The way in which one op of a linearized span computes.
 
     Amounts are ((top, bottom), (left, right)) pixels; negative ones cut.
 

@@ -1,4 +1,4 @@
-"""The linearized form of a plan: what is trained before it is merged."""
+"""Making the linearized form of a plan, which is trained before it is merged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dpcompress.graph.capture import capture
 from dpcompress.graph.decay import Decay
 from dpcompress.graph.edit import free_name, insert_module
 from dpcompress.graph.frames import pad_first, shrink_frames
-from dpcompress.graph.nodes import Origin, op_nodes, set_origin
+from dpcompress.graph.nodes import Planned, op_nodes, set_planned
 
 
 def linearize(
@@ -58,15 +58,15 @@ def linearize(
     network.graph.lint()
     network.recompile()
     network.delete_all_unused_submodules()
-    set_origin(network, Origin(blueprint, plan))
+    set_planned(network, Planned(blueprint, plan))
     return network.train(model.training)
 
 
 def _remove_activations(
     network: fx.GraphModule, blueprint: Blueprint, plan: Plan, decay: bool
 ) -> None:
-    """Make those that the plan does not keep the identity, at once or later. Their nodes
-    stay, so that every op has one."""
+    """Replace the activations that the plan does not keep by the identity, or by a
+    `Decay` to it. Every op keeps a node."""
     nodes = op_nodes(network)
     for position, layer in enumerate(blueprint.layers, 1):
         if layer.act is not None and position not in plan.activations:

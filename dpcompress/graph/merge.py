@@ -13,9 +13,9 @@ from dpcompress.blueprint import Blueprint, MergedSpan, check_plan
 from dpcompress.graph.certificate import Certificate, certify
 from dpcompress.graph.decay import require_gone
 from dpcompress.graph.nodes import (
-    forget_origin,
+    forget_planned,
     op_nodes,
-    origin_of,
+    planned_of,
     take_over,
     value_nodes,
 )
@@ -24,7 +24,7 @@ from dpcompress.graph.nodes import (
 def merge(
     network: nn.Module, images: Tensor | None = None
 ) -> tuple[fx.GraphModule, Certificate]:
-    """The merged network of a linearized one, and the proof that they agree.
+    """Merge a linearized network, and prove that the two agree.
 
     Weights are composed in float64 and cast to the network's dtype at the end; the
     result is in eval mode, on the CPU. `network` is not changed.
@@ -47,21 +47,25 @@ def merge(
 
 
 def checked(network: nn.Module) -> fx.GraphModule:
-    """`network` as a linearized network; unwraps data-parallel and compiled ones."""
+    """Return `network`, unwrapped if it is data-parallel or compiled.
+
+    Raises:
+        IllegalMerge: it is not linearized, or a removed activation is still decaying.
+    """
     for wrapper in ("module", "_orig_mod"):
         inner = getattr(network, wrapper, None)
         if isinstance(inner, nn.Module) and not isinstance(network, fx.GraphModule):
             network = inner
-    origin_of(network)
+    planned_of(network)
     require_gone(network)
     assert isinstance(network, fx.GraphModule)
     return network
 
 
 def merge_unchecked(linearized: fx.GraphModule) -> fx.GraphModule:
-    """`merge` without its check, in float64."""
+    """Merge a linearized network as `merge` does, without the check, in float64."""
     network = copy.deepcopy(linearized).cpu().double().eval()
-    blueprint, plan = origin_of(network)
+    blueprint, plan = planned_of(network)
     spans = check_plan(blueprint, plan)
     convs = [merged_conv(network, blueprint, span) for span in spans]
     exits, entries = op_nodes(network), value_nodes(network, blueprint)
@@ -74,7 +78,7 @@ def merge_unchecked(linearized: fx.GraphModule) -> fx.GraphModule:
     network.graph.lint()
     network.recompile()
     network.delete_all_unused_submodules()
-    forget_origin(network)
+    forget_planned(network)
     return network
 
 

@@ -1,4 +1,4 @@
-"""Finding a Blueprint's ops among the nodes of a graph."""
+"""Finding a Blueprint's ops in a graph, and the plan of a linearized network."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from dpcompress.errors import IllegalMerge
 
 
 def op_nodes(network: fx.GraphModule) -> dict[int, fx.Node]:
-    """Op index → the node that gives the op's value."""
+    """Map each op's index to the node that gives its value."""
     return {n.meta["op"]: n for n in network.graph.nodes if "op" in n.meta}
 
 
 def value_nodes(network: fx.GraphModule, blueprint: Blueprint) -> dict[int, fx.Node]:
-    """Op index → the node that its readers see: an activation added after it, if any."""
+    """Map each op's index to the node that its readers see: the activation that a plan
+    added after it, or else the op's own node."""
     seen = op_nodes(network)
     for node in network.graph.nodes:
         if "added" in node.meta:
@@ -25,38 +26,38 @@ def value_nodes(network: fx.GraphModule, blueprint: Blueprint) -> dict[int, fx.N
 
 
 def take_over(new: fx.Node, old: fx.Node) -> None:
-    """Let `new` give the value of the op that `old` gave."""
+    """Make `new` the node of the op whose node was `old`."""
     new.meta["op"] = old.meta.pop("op")
 
 
-class Origin(NamedTuple):
+class Planned(NamedTuple):
     """The blueprint and the plan that a linearized network was made from."""
 
     blueprint: Blueprint
     plan: Plan
 
 
-def set_origin(network: fx.GraphModule, origin: Origin) -> None:
+def set_planned(network: fx.GraphModule, planned: Planned) -> None:
     """Mark `network` as the linearized network of a plan."""
-    network.meta["origin"] = origin
+    network.meta["planned"] = planned
 
 
-def forget_origin(network: fx.GraphModule) -> None:
+def forget_planned(network: fx.GraphModule) -> None:
     """Mark `network` as no linearized network any more."""
-    network.meta.pop("origin", None)
+    network.meta.pop("planned", None)
 
 
-def origin_of(network: nn.Module) -> Origin:
-    """The origin of a linearized network.
+def planned_of(network: nn.Module) -> Planned:
+    """Return what a linearized network was made from.
 
     Raises:
         IllegalMerge: `network` is not one.
     """
     meta = network.meta if isinstance(network, fx.GraphModule) else {}
-    if "origin" not in meta:
+    if "planned" not in meta:
         raise IllegalMerge(
             f"{type(network).__name__} is not a linearized network.",
             "Make it with dpcompress.linearize(model, plan) and load your weights.",
         )
-    origin: Origin = meta["origin"]
-    return origin
+    planned: Planned = meta["planned"]
+    return planned

@@ -1,7 +1,7 @@
-"""Rewriting a traced graph so that one thing is written in one way.
+"""Rewriting a traced graph so that one operation is written in one way.
 
-Activations become module calls, in-place operations ordinary ones, timm's fused
-norm-activations a norm and an activation, "SAME" convolutions plain ones behind a pad.
+Activations become module calls, sums operator.add, in-place operations ordinary ones, and
+timm's fused norm-activations a norm and an activation.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dpcompress.graph.edit import free_name, insert_module
 def normalize(network: fx.GraphModule) -> None:
     """Bring `network`'s graph into normal form, in place.
 
-    Its function stays the same, unless a tensor is read again after it was changed in
-    place: then it differs from the model's, which `capture` refuses.
+    The network's function stays the same, unless a tensor is read again after it was
+    changed in place. `capture` notices the difference and refuses the model.
     """
     modules = dict(network.named_modules(remove_duplicate=False))
     for module in modules.values():
@@ -59,7 +59,7 @@ def _replace_call(network: fx.GraphModule, node: fx.Node) -> None:
 def _split_norm_activation(
     network: fx.GraphModule, node: fx.Node, module: nn.Module
 ) -> None:
-    """timm's BatchNormAct2d and alike: a norm with children `drop` and `act`."""
+    """Split a norm with children `drop` and `act`, such as timm's BatchNormAct2d."""
     if type(module).__name__ not in ("BatchNormAct2d", "SyncBatchNormAct"):
         return
     fused: Any = module

@@ -1,4 +1,4 @@
-"""Batch norms for a merged network: put in to train it, folded away afterwards."""
+"""Adding batch norms to a merged network to train it, and folding them afterwards."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class NormedConv(nn.Sequential):
-    """A convolution and the batch norm that was put after it."""
+    """The pair of a convolution and the batch norm that `with_norms` put after it."""
 
 
 def with_norms(network: fx.GraphModule, images: Tensor) -> None:
     """Put a batch norm after every convolution of a merged network, in place.
 
-    Each starts as the identity: its statistics are those of its input on `images`, and
-    its weight and bias undo them. So nothing changes, but training is as well behaved as
-    the original's was.
+    Each norm starts as the identity: its statistics are those of its input on `images`,
+    and its weight and bias undo them. So the network's function stays the same, and
+    training is as stable as the original's.
 
     images: (N, C, H, W), as the network takes them.
     """

@@ -1,4 +1,4 @@
-"""From a torch module to its Blueprint."""
+"""Describing a torch module by a Blueprint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dpcompress.graph.capture import capture
 def trace(
     model: nn.Module, input_shape: tuple[int, int, int], limits: Limits | None = None
 ) -> Blueprint:
-    """The Blueprint of `model` for inputs of `input_shape` = (C, H, W).
+    """Make the Blueprint of `model` for inputs of `input_shape` = (C, H, W).
 
     Raises:
         UntraceableModel: the model cannot be captured as a graph; says which module.
