@@ -2,7 +2,8 @@
 
 Everything in this room is valid on Python 3.8 and needs only numpy and one engine, so
 that it can be copied to a board (`dpcompress runner`). The engine named torch is the
-exception: it needs the whole package.
+exception: it needs the whole package. numpy is imported where it is used, because
+`--help` reads the fields of Target.
 """
 
 from dpcompress.runner.compare import Ratio, compare, ratio

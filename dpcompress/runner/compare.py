@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence
 
-import numpy as np
-
 from dpcompress.runner.core_wait import CoreWait
 from dpcompress.runner.measurement import Measurement, Subject
 from dpcompress.runner.priority import real_time
@@ -51,6 +49,8 @@ def compare(
             seconds = time.perf_counter() - began
             by_time = len(calm) * max(timing.min_seconds / seconds, 1)
             progress(len(calm), max(timing.max_rounds, round(by_time)), "")
+    import numpy as np
+
     missing = max(timing.min_rounds - len(calm), 0)
     fill = sorted(disturbed, key=_waited)[:missing]
     rounds = np.array([[sample.ms for sample in samples] for samples in calm + fill])

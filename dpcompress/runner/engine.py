@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Mapping, Tuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, Tuple
 
 from dpcompress.errors import BadInput, EngineUnavailable, UsageError, first_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Session(ABC):
@@ -167,4 +168,6 @@ def read(path: str) -> bytes:
 def random_input(shape: Tuple[int, ...], seed: int = 0) -> np.ndarray:
     """Standard normal values of the given shape. No zeros or denormals: some kernels are
     faster or slower on them."""
+    import numpy as np
+
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import comb
-from typing import Sequence, Tuple
+from typing import TYPE_CHECKING, Sequence, Tuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 # With at least this many subjects, a slowdown that they share is the machine's.
 LEAST_SUBJECTS = 5
@@ -14,11 +15,15 @@ LEAST_SUBJECTS = 5
 
 def quantile(values: Sequence[float], q: float) -> float:
     """The `q` quantile, linear between order statistics."""
+    import numpy as np
+
     return float(np.quantile(np.asarray(values, dtype=float), q))
 
 
 def half_iqr(values: Sequence[float]) -> float:
     """Half the distance from the lower to the upper quartile."""
+    import numpy as np
+
     low, high = np.quantile(np.asarray(values, dtype=float), (0.25, 0.75))
     return float(high - low) / 2
 
@@ -56,6 +61,8 @@ def slowdowns(rounds: np.ndarray) -> np.ndarray:
         Factors, of shape (rounds,). With fewer than `LEAST_SUBJECTS` subjects all are 1:
         a shared slowdown could not be told from their own noise.
     """
+    import numpy as np
+
     if rounds.shape[1] < LEAST_SUBJECTS:
         return np.ones(len(rounds))
     usual = np.median(rounds, axis=0)
