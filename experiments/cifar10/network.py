@@ -1,4 +1,4 @@
-"""The MobileNetV2 that ../shared/data holds weights for: 32×32 images, stem stride 1."""
+"""MobileNetV2 for images of 32×32: stem stride 1."""
 
 from __future__ import annotations
 
