@@ -157,5 +157,6 @@ def test_a_file_of_another_engine_is_told() -> None:
     from dpcompress.cli.bench import _read
 
     with pytest.raises(UsageError, match="is a file of tensorrt.*--engine tensorrt"):
-        _read("net.engine", None, 1, "onnxruntime")
-    assert _read("net.plan", None, 1, "tensorrt:cuda_graph=0") == Path("net.plan")
+        _read("net.engine", None, Target("onnxruntime"))
+    target = Target("tensorrt:cuda_graph=0")
+    assert _read("net.plan", None, target) == Path("net.plan")
