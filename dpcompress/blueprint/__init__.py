@@ -1,5 +1,6 @@
 """The network as plain data, which of its spans may merge, and plans. No torch."""
 
+from dpcompress.blueprint.activations import own_activation, split_activation
 from dpcompress.blueprint.chains import find_chains, skips
 from dpcompress.blueprint.check_plan import check_plan
 from dpcompress.blueprint.data import (
@@ -51,9 +52,11 @@ __all__ = [
     "input_margin",
     "keep_everything",
     "legal_spans",
+    "own_activation",
     "private_spaces",
     "region",
     "skips",
     "spaces",
     "spans_of",
+    "split_activation",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dpcompress.blueprint import Blueprint
+from dpcompress.blueprint import Blueprint, own_activation, split_activation
 
 _PLAIN: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -39,7 +38,7 @@ _FUNCTIONS: dict[Any, str] = {
 }
 _METHODS = {"relu": "relu", "relu_": "relu", "sigmoid": "sigmoid", "tanh": "tanh"}
 _PARAMETRIC: dict[str, Callable[..., nn.Module]] = {
-    "gelu": nn.GELU,
+    "gelu": lambda approximate="none": nn.GELU(approximate),
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
     "hardtanh": nn.Hardtanh,
@@ -95,15 +94,6 @@ def activation_of_call(
 
 
 def free_activation(blueprint: Blueprint) -> nn.Module:
-    """Make the activation to add at linear positions: the one that most layers have,
-    else the network's most common one, else ReLU."""
-    ops = blueprint.ops
-    after_layers = [layer.act for layer in blueprint.layers if layer.act is not None]
-    anywhere = [index for index, op in enumerate(ops) if op.kind == "act"]
-    names = [ops[index].act for index in after_layers or anywhere]
-    for name, _ in Counter(names).most_common():
-        if name in _PLAIN:
-            return _PLAIN[name]()
-        if name == "gelu":
-            return nn.GELU()
-    return nn.ReLU()
+    """Make the activation that a plan adds at positions without one."""
+    name, parameters = split_activation(own_activation(blueprint))
+    return _PLAIN[name]() if name in _PLAIN else _PARAMETRIC[name](*parameters)

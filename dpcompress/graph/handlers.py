@@ -257,9 +257,10 @@ def _reduction(call: Call) -> Meaning:
 
 def _is_spatial(call: Call) -> bool:
     """Whether a reduction of one image runs over height and width alone."""
-    axes: Any = (*call.node.args[1:2], *call.node.kwargs.values())[:1]
-    axes = axes[0] if axes and isinstance(axes[0], tuple | list) else axes
-    return len(call.inputs[0]) == 3 and len(axes) > 0 and {-2, -1, 2, 3}.issuperset(axes)
+    arguments = dict(zip(("input", "dim"), call.node.args, strict=False))
+    dim: Any = {**arguments, **call.node.kwargs}.get("dim", ())
+    axes = {*dim} if isinstance(dim, tuple | list) else {dim}
+    return len(call.inputs[0]) == 3 and bool(axes) and axes <= {-2, -1, 2, 3}
 
 
 def _product(call: Call) -> Meaning:
@@ -319,8 +320,8 @@ HANDLERS: dict[Any, Handler] = {
     F.pad: _pad_function,
     nn.AdaptiveAvgPool2d: _global_pool,
     nn.AdaptiveMaxPool2d: _global_pool,
-    F.adaptive_avg_pool2d: _reduction,
-    F.adaptive_max_pool2d: _reduction,
+    F.adaptive_avg_pool2d: _global_pool,
+    F.adaptive_max_pool2d: _global_pool,
     torch.mean: _reduction,
     "mean": _reduction,
     "amax": _reduction,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from dpcompress.blueprint import Blueprint, ConvSpec, candidates
+from dpcompress.blueprint import Blueprint, ConvSpec, candidates, split_activation
 from dpcompress.files import digest
 from dpcompress.latency.frames import Frame, FramedProgram, copies
 from dpcompress.onnxio.write import plain_graph
@@ -107,7 +107,7 @@ def ends_with_free_activation(program: Program) -> bool:
     write that output, at no cost that could be told from noise. One measurement stands
     for the program with and without it."""
     last = program.steps[-1]
-    if last.kind != "act" or last.act not in _CLAMPS:
+    if last.kind != "act" or split_activation(last.act or "")[0] not in _CLAMPS:
         return False
     step = last.inputs[0] - len(program.sources)
     return step >= 0 and program.steps[step].kind == "conv"

@@ -7,6 +7,7 @@ the same program always gives the same bytes.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dpcompress.blueprint import ConvSpec, Sides
+from dpcompress.blueprint import ConvSpec, Sides, split_activation
 from dpcompress.errors import BadInput
 from dpcompress.onnxio.portable import IR_VERSION, OPSET
 from dpcompress.ways.program import Program, Shape, Step
@@ -121,8 +122,9 @@ class Graph:
             for other in inputs[1:]:
                 total = self.add("Add", [total, other])
             return total
-        if step.kind == "act" and step.act in ACTIVATIONS:
-            return ACTIVATIONS[step.act](self, source)
+        name, parameters = split_activation(step.act or "")
+        if step.kind == "act" and name in ACTIVATIONS:
+            return ACTIVATIONS[name](self, source, *parameters)
         raise BadInput(
             f"The activation {step.act!r} cannot be measured.",
             f"Known are: {', '.join(sorted(ACTIVATIONS))}.",
@@ -180,12 +182,22 @@ def add_program(graph: Graph, program: Program, sources: Sequence[str]) -> str:
     return tensors[-1]
 
 
-def _clip(low: float, high: float) -> Callable[[Graph, str], str]:
-    return lambda g, x: g.add("Clip", [x, g.scalar(low), g.scalar(high)])
+# Adds the nodes of an activation of a tensor, with its parameters, to a graph.
+Activation = Callable[..., str]
 
 
-def _one(operator: str, **attributes: Any) -> Callable[[Graph, str], str]:
-    return lambda g, x: g.add(operator, [x], **attributes)
+def _clip(graph: Graph, x: str, low: float, high: float) -> str:
+    return graph.add("Clip", [x, graph.scalar(low), graph.scalar(high)])
+
+
+def _one(operator: str, **attributes: Any) -> Activation:
+    """One node, with the activation's parameters in place of its first attributes."""
+
+    def write(graph: Graph, x: str, *parameters: Any) -> str:
+        own = dict(zip(attributes, parameters, strict=False))
+        return graph.add(operator, [x], **{**attributes, **own})
+
+    return write
 
 
 def _silu(graph: Graph, x: str) -> str:
@@ -196,7 +208,13 @@ def _mish(graph: Graph, x: str) -> str:
     return graph.add("Mul", [x, graph.add("Tanh", [graph.add("Softplus", [x])])])
 
 
-def _gelu(graph: Graph, x: str) -> str:
+def _gelu(graph: Graph, x: str, approximate: str = "none") -> str:
+    if approximate == "tanh":
+        cube = graph.add("Mul", [x, graph.add("Mul", [x, x])])
+        inner = graph.add("Add", [x, graph.add("Mul", [cube, graph.scalar(0.044715)])])
+        scaled = graph.add("Mul", [inner, graph.scalar((2 / math.pi) ** 0.5)])
+        share = graph.add("Add", [graph.add("Tanh", [scaled]), graph.scalar(1)])
+        return graph.add("Mul", [graph.add("Mul", [x, share]), graph.scalar(0.5)])
     erf = graph.add("Erf", [graph.add("Div", [x, graph.scalar(2**0.5)])])
     product = graph.add("Mul", [x, graph.add("Add", [erf, graph.scalar(1)])])
     return graph.add("Mul", [product, graph.scalar(0.5)])
@@ -206,19 +224,19 @@ def _prelu(graph: Graph, x: str) -> str:
     return graph.add("PRelu", [x, graph.constant(np.full((1, 1, 1), 0.25, np.float32))])
 
 
-# Name in torch.nn.functional → the nodes that torch.onnx writes for it.
-ACTIVATIONS: dict[str, Callable[[Graph, str], str]] = {
+# Name in torch.nn.functional → writes the nodes that torch.onnx writes for it.
+ACTIVATIONS: dict[str, Activation] = {
     "celu": _one("Celu", alpha=1.0),
     "elu": _one("Elu", alpha=1.0),
     "gelu": _gelu,
     "hardsigmoid": _one("HardSigmoid", alpha=1 / 6, beta=0.5),
     "hardswish": _one("HardSwish"),
-    "hardtanh": _clip(-1, 1),
+    "hardtanh": lambda graph, x, low=-1.0, high=1.0: _clip(graph, x, low, high),
     "leaky_relu": _one("LeakyRelu", alpha=0.01),
     "mish": _mish,
     "prelu": _prelu,
     "relu": _one("Relu"),
-    "relu6": _clip(0, 6),
+    "relu6": lambda graph, x: _clip(graph, x, 0, 6),
     "selu": _one("Selu"),
     "sigmoid": _one("Sigmoid"),
     "silu": _silu,

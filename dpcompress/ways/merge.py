@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
-from dpcompress.blueprint import Blueprint, MergedSpan, Op, branch_ops
+from dpcompress.blueprint import Blueprint, MergedSpan, Op, branch_ops, own_activation
 from dpcompress.ways.program import Program, Shape, Source, Step
 
 
@@ -32,19 +31,13 @@ def program(blueprint: Blueprint, merged: MergedSpan, act_stop: bool) -> Program
         else:
             step = _step(ops[index], numbers)
         steps.append(step)
-    act = own_activation(blueprint)
-    if act_stop and layer.act is None and act is not None:
+    if act_stop and layer.act is None:
+        act = own_activation(blueprint)
         steps.append(Step("act", (len(number) - 1,), steps[-1].shape, act=act))
     return Program(
         tuple(Source(_shape(ops[i]), raw=ops[i].kind == "input") for i in sources),
         tuple(steps),
     )
-
-
-def own_activation(blueprint: Blueprint) -> str | None:
-    """The most common activation of the network, None if it has none."""
-    acts = Counter(op.act for op in blueprint.ops if op.kind == "act" and op.act)
-    return acts.most_common(1)[0][0] if acts else None
 
 
 def _reads(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dpcompress.blueprint import ConvSpec, Span, candidates
+from dpcompress.blueprint import ConvSpec, Span, candidates, split_activation
 from dpcompress.errors import BadInput
 from dpcompress.latency.frames import FramedProgram
 from dpcompress.onnxio.write import ACTIVATIONS, Graph, plain_graph
@@ -15,7 +15,7 @@ from dpcompress.ways.program import Step
 from tests.latency.blueprints import small_residual
 
 
-@pytest.mark.parametrize("act", ["relu6", "silu"])
+@pytest.mark.parametrize("act", ["relu6", "silu", "leaky_relu(0.1)"])
 def test_every_graph_runs_and_has_the_right_shape(act: str) -> None:
     blueprint = small_residual(act)
     engine = Target(threads=1).open()
@@ -42,7 +42,10 @@ def test_same_program_same_bytes() -> None:
     assert framed.graph(4) != framed.graph(2)
 
 
-@pytest.mark.parametrize("act", sorted(ACTIVATIONS))
+WITH_PARAMETERS = ("leaky_relu(0.2)", "elu(0.5)", "hardtanh(-2,3)", "gelu(tanh)")
+
+
+@pytest.mark.parametrize("act", [*sorted(ACTIVATIONS), *WITH_PARAMETERS])
 def test_activations_compute_what_torch_does(act: str) -> None:
     shape = (3, 5, 7)
     graph = Graph(act, 2)
@@ -53,8 +56,12 @@ def test_activations_compute_what_torch_does(act: str) -> None:
     if act == "prelu":
         wanted = functional.prelu(x, torch.tensor([0.25]))
     else:
-        function = getattr(functional, act, None) or getattr(torch, act)
-        wanted = function(x)
+        name, parameters = split_activation(act)
+        function = getattr(functional, name, None) or getattr(torch, name)
+        if name == "gelu" and parameters:
+            wanted = function(x, approximate="tanh")
+        else:
+            wanted = function(x, *parameters)
     torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-5, atol=1e-5)
 
 
