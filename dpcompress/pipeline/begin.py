@@ -1,4 +1,4 @@
-"""The start of a run: its settings agreed upon, and checked before the first hour."""
+"""The start of a run: its settings are compared with stored ones, and tried out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def begin(
     check: Callable[[S], None],
     until_planned: Sequence[str] = (),
 ) -> RunFolder[S]:
-    """The run folder at `path`, begun with `settings` or gone on with.
+    """Begin the run at `path` with `settings`, or go on with the one that is there.
 
     Args:
         settings: None for those in the folder.

@@ -18,7 +18,7 @@ MAX_TRIALS = 12
 
 @dataclass(frozen=True)
 class Trial:
-    """One plan that was built and measured.
+    """A plan that was built and measured.
 
     row: its place on the frontier.
     predicted_ms: by the latency table.
@@ -75,13 +75,13 @@ def close_loop(
 ) -> tuple[Plan, Loop]:
     """Find the most important plan that is *measured* to be within `budget_ms`.
 
-    What the measured plans miss of their predictions is taken to vary linearly with the
-    predicted latency between them, and to be constant outside. Every turn measures the
-    most important plan that is within the budget by the prediction so corrected, until
-    that one is measured already.
+    The errors of the measured plans are interpolated linearly in predicted latency, and
+    taken as constant outside. Every turn measures the most important plan that is within
+    the budget by the corrected prediction, until that plan is measured already.
 
     Args:
-        measure: builds the network of a plan; median milliseconds, end to end.
+        measure: builds and times the network of a plan; returns its median
+            milliseconds, end to end.
         max_trials: networks to build at most; if none was within the budget, the last
             one is the fastest plan.
 
@@ -92,7 +92,7 @@ def close_loop(
         InfeasibleBudget: the fastest plan itself is measured to take longer.
         UsageError: `budget_ms` is not positive, or `max_trials` is less than 1.
     """
-    if not budget_ms > 0 or max_trials < 1:
+    if not budget_ms > 0 or max_trials < 1:  # so is NaN refused, too
         raise UsageError(
             f"A budget of {budget_ms:g} ms cannot be met in {max_trials} trials.",
             "Give a positive budget and at least one trial.",
@@ -119,8 +119,8 @@ def close_loop(
 
 
 def _corrected(frontier: Frontier, found: dict[int, Trial]) -> np.ndarray:
-    """The frontier's predictions plus the trials' residuals; of plans that were measured
-    the measured times."""
+    """Add the trials' residuals, interpolated, to the frontier's predictions; a measured
+    plan gets its measured time."""
     rows = sorted(found)
     residuals = [found[row].measured_ms - found[row].predicted_ms for row in rows]
     predicted = frontier.latency_ms

@@ -61,7 +61,7 @@ def compress(settings: Settings | None, folder: Path, bars: Bars = no_bars) -> R
 
 
 def _check(settings: Settings) -> None:
-    """Find before the first hour what would otherwise end the run after it."""
+    """Check first what would otherwise end the run after hours."""
     parse_budget(settings.budget, 1.0)
     settings.target.open()
     network = load_model(settings.model, None, settings.model_args)
@@ -109,7 +109,7 @@ def choose_plan(run: Run, bars: Bars) -> None:
 
 
 def _measured_plan(run: Run, bars: Bars, frontier: Frontier, budget_ms: float) -> Plan:
-    """The plan of the closed loop, which is written too."""
+    """Choose the plan by the closed loop, and write the course of the loop."""
     network, original = run.original_network(), run.original_onnx
     with run.store() as store, bars("Measure planned networks") as progress:
         trials = Trials(network, original, run.latency, store)
@@ -127,7 +127,7 @@ def fit_spans(run: Run, bars: Bars) -> None:
 
 
 def finetune_linearized(run: Run, bars: Bars) -> None:
-    """Train the plan's network before it is merged."""
+    """Train the plan's linearized network, and write its weights."""
     network = run.linearized_network()
     _finetune(run, bars, network)
     run.save_network(network, "finetuned.safetensors", "linearized")

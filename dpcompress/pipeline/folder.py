@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class Original(Frozen):
-    """What is known of the original network: its data and how well it does on them.
+    """The facts about the original network: its data and how well it does on them.
 
     data: `Data.description`.
     heldout, test: its metrics on the two splits.
@@ -64,14 +64,14 @@ class MasksFound(Frozen):
 
 @dataclass
 class Record:
-    """Names of the files of a run folder that were read, and that were written."""
+    """The names of the files of a run folder that were read, and that were written."""
 
     read: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
 
 
 class File(Generic[T]):
-    """One file of a run folder, as an attribute of `RunFolder`.
+    """A file of a run folder, as an attribute of `RunFolder`.
 
     To get the attribute is to read the file and check it; to set it is to write the file
     atomically. Both are recorded.
@@ -258,14 +258,14 @@ class RunFolder(Generic[S]):
         load_weights(network, path)
 
     def _origin(self, form: Form) -> Origin:
-        """What weights of this run belong to."""
+        """Say what weights of this run belong to."""
         original = read_origin(self.to_read("original.safetensors"))
         digest = None if original is None else original.original
         return Origin(form=form, original=digest, plan=self.plan.digest)
 
 
 def open_run(path: Path) -> RunFolder[Settings] | RunFolder[ShrinkSettings]:
-    """The run in a folder, of whichever verb.
+    """Open the run in a folder, whether of `compress` or of `shrink`.
 
     Raises:
         BadInput: there is no run, or its settings are damaged.

@@ -16,7 +16,7 @@ _DRIFT = 0.1  # a change of the machine's speed that a user should know of
 
 
 class Timing(Frozen):
-    """Measured milliseconds per inference.
+    """The measured milliseconds per inference.
 
     spread_ms: half the interquartile range.
     samples: timed samples that count.
@@ -57,12 +57,12 @@ class Speedup(Frozen):
 
 
 class Side(Frozen):
-    """One of the two networks.
+    """The figures of one of the two networks.
 
     layers: convolutions of the chains.
     parameters, macs: of the whole network; macs are those of one image.
     accuracy: top-1 on the test images, 0..1.
-    predicted_ms: by the latency table as its ops were measured, fixed part included;
+    predicted_ms: by the latency table before any correction, fixed part included;
         None without a table.
     corrected_ms: by the table as whole networks corrected it, and in a closed loop by the
         planned networks that were measured before this one; None if neither was done.
@@ -79,15 +79,15 @@ class Side(Frozen):
 
 
 class Result(Frozen):
-    """Both networks, measured interleaved in one process on `engine`.
+    """The two networks, measured interleaved in one process on `engine`.
 
     Predictions are about the machine as it was when the latency table was made. To
     compare one with a time measured later, it is scaled by what the original takes now
     over what it took then.
 
     original_then_ms: what the original took when the latency table was made.
-    expected_ms: what the compressed network was expected to take now, from before it was
-        first measured: its corrected_ms, or else predicted_ms, so scaled.
+    expected_ms: what the compressed network was expected to take now: its corrected_ms,
+        or else predicted_ms, times the slowdown of the original.
     prediction_error: expected_ms over the measured time of the compressed network, minus
         1; None, as expected_ms, without a table.
     loop: how the plan was chosen by measuring planned networks; None if it was not.
@@ -140,7 +140,7 @@ class Result(Frozen):
 
     @property
     def sentences(self) -> list[str]:
-        """What was found, in words."""
+        """The findings, in words."""
         speedup, slowdown = self.speedup, self.slowdown
         found = [
             f"{speedup.median:.2f} times as fast ({speedup.low:.2f} to "
@@ -161,7 +161,7 @@ class Result(Frozen):
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of the numbers should know, in words."""
+        """The reasons to doubt the numbers, in words."""
         found = []
         slowdown, timing = self.slowdown, self.compressed.measured
         if slowdown is not None and abs(slowdown - 1) > _DRIFT:
@@ -179,12 +179,12 @@ class Result(Frozen):
 
 
 def parameters(network: nn.Module) -> int:
-    """Number of trainable values."""
+    """Count all parameters, trainable or frozen."""
     return sum(p.numel() for p in network.parameters())
 
 
 def macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image."""
+    """Count multiply-accumulates of convolutions and matrix products for one image."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         network(torch.zeros(1, *input_shape))

@@ -56,8 +56,8 @@ def trace_original(run: RunFolder[Any], bars: Bars) -> None:
 
 
 def export_original(run: RunFolder[Any], bars: Bars) -> None:
-    """Write the original as ONNX, by the path that merged networks take: norms folded,
-    the same exporter. Otherwise the comparison would not be fair."""
+    """Write the original as ONNX just as merged networks are, norms folded, so that the
+    comparison is fair; check the file on test images."""
     settings = run.settings
     network = build(run.original_network(), keep_everything(run.blueprint))
     data = export(network, settings.input, settings.target.batch)
@@ -147,7 +147,7 @@ def bench_networks(run: RunFolder[Any], bars: Bars) -> None:
 
 
 def _table_ms(table: LatencyTable | None, blueprint: Blueprint) -> float | None:
-    """What a table tells of the original: the sum of its rows, and the fixed part."""
+    """Sum the table's rows of the original's layers, and the fixed part."""
     if table is None:
         return None
     times = table.span_times(blueprint)
@@ -160,7 +160,7 @@ def _table_ms(table: LatencyTable | None, blueprint: Blueprint) -> float | None:
 def _predictions(
     table: LatencyTable | None, table_ms: float | None, loop: Loop | None = None
 ) -> dict[str, float | None]:
-    """`Side.predicted_ms` and `Side.corrected_ms` of a network.
+    """Return `Side.predicted_ms` and `Side.corrected_ms` of a network.
 
     Args:
         table_ms: the sum of its rows of `table`, and the fixed part.

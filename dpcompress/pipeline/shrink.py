@@ -22,8 +22,8 @@ Run = RunFolder[ShrinkSettings]
 
 
 def shrink(settings: ShrinkSettings | None, folder: Path, bars: Bars = no_bars) -> Result:
-    """DepthShrinker end to end into `folder` (Fu et al. 2022); goes on where it was cut
-    off. See `compress` for what that promises.
+    """Run DepthShrinker end to end into `folder` (Fu et al. 2022), or go on where it was
+    cut off. See `compress` for what that promises.
 
     Args:
         settings: None to go on with the settings in `folder`.
@@ -43,7 +43,7 @@ def shrink(settings: ShrinkSettings | None, folder: Path, bars: Bars = no_bars) 
 
 
 def _check(settings: ShrinkSettings) -> None:
-    """Find before the first hour what would otherwise end the run after it."""
+    """Check first what would otherwise end the run after hours."""
     settings.target.open()
     network = load_model(settings.model, None, settings.model_args)
     blueprint = trace(network, settings.input, settings.limits)

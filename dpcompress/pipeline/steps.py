@@ -19,7 +19,7 @@ Bars = Callable[[str], AbstractContextManager[Progress]]
 
 @contextmanager
 def no_bars(title: str) -> Iterator[Progress]:
-    """The bars of callers that want no progress."""
+    """Show no progress."""
     yield silent
 
 
@@ -118,7 +118,7 @@ def _settings_digest(step: Step, folder: RunFolder[Any]) -> str:
 def _external(
     step: Step, folder: RunFolder[Any], before: Mapping[str, str | None]
 ) -> dict[str, str | None]:
-    """What `step.external` names, with digests; of files that are gone, the last one."""
+    """Digest what `step.external` names; a file that is gone keeps its last digest."""
     found: dict[str, str | None] = {}
     for name in step.external:
         value = getattr(folder.settings, name)

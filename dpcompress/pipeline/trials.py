@@ -21,7 +21,7 @@ from dpcompress.runner import NETWORKS, NetworkTiming, Ratio, ratio
 from dpcompress.solver import Frontier
 from dpcompress.tables import LatencyTable
 
-# More than usual: of many plans that are tried, those measured too fast get chosen.
+# More rounds than usual: to choose among many plans favours those measured too fast.
 _TIMING = replace(NETWORKS, min_rounds=40, max_rounds=160, max_disturbed=80)
 
 _DRIFT = 0.1  # a change of the machine's speed that a user should know of
@@ -36,7 +36,7 @@ class Trials:
     `store`: with it, the same plans give the same times.
 
     original_then_ms: what the original took when the table was made.
-    original_now_ms: what it took here at last; None if all ratios came from the store.
+    original_now_ms: what it took in the latest trial; None if all came from the store.
 
     Args:
         network: the original, with any weights.
@@ -65,7 +65,7 @@ class Trials:
         self.original_now_ms: float | None = None
 
     def __call__(self, plan: Plan) -> float:
-        """Milliseconds, end to end, while the original takes `original_then_ms`."""
+        """Measure a plan: ms, end to end, while the original takes `original_then_ms`."""
         subject = f"plan {plan.digest} per {digest(self._original)}"
         batch = self._target.batch
         known = self._store.get_ratio(subject, self._identity, batch)
@@ -105,7 +105,7 @@ def measured_plan(
     store: Store,
     progress: Progress = silent,
 ) -> tuple[Plan, Loop, str | None]:
-    """Close the loop for a model by name, with whatever weights.
+    """Run the closed loop for a model by name; its weights do not matter.
 
     Returns:
         The most important plan that is measured to be within the budget, how it was
@@ -134,7 +134,7 @@ def measured_plan(
 
 
 def _original_ms(table: LatencyTable, identity: dict[str, str]) -> float:
-    """What the original took when `table` was made, which must have been here."""
+    """Read what the original took when `table` was made; refuse a table of elsewhere."""
     differ = [key for key, value in identity.items() if table.header.get(key) != value]
     if differ:
         raise BadTable(

@@ -33,14 +33,14 @@ CORRECTING = 5  # networks that correct a table
 # a factor cannot be told from noise, and the table stays as it is.
 _LEAST_CONTRAST = 0.1
 
-# Measured for 20 s altogether, 45 networks kept their order from one run to the next no
-# better (Kendall's tau 0.84 to 0.92) than tables predict it.
+# With 20 s for 45 networks, two runs agreed in order no better (Kendall's tau 0.84 to
+# 0.92) than tables agree with a run.
 _SECONDS_EACH = 3.0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network was predicted to take and what it took, end to end.
+    """The predicted and the measured time of a network, end to end.
 
     predicted_ms: by the table as its ops were measured.
     corrected_ms: by the table as other networks corrected it.
@@ -66,13 +66,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How well a table predicts networks that did not correct it; at least one."""
+    """The errors of a table for networks that did not correct it; at least one."""
 
     networks: tuple[Prediction, ...]
 
     @property
     def mean_error(self) -> float:
-        """Mean absolute error, relative to the measured time."""
+        """The mean absolute error, relative to the measured time."""
         return float(np.mean([abs(network.error) for network in self.networks]))
 
     @property
@@ -82,12 +82,12 @@ class Fidelity:
 
     @property
     def bias(self) -> float:
-        """Mean signed error: above 0 the table predicts too much."""
+        """The mean signed error: above 0 the table predicts too much."""
         return float(np.mean([network.error for network in self.networks]))
 
     @property
     def tau(self) -> float:
-        """Kendall's τ-b between predicted and measured order; nan without an order."""
+        """The Kendall τ-b of predicted and measured order; nan without an order."""
         corrected = [network.corrected_ms for network in self.networks]
         return kendall(corrected, [network.measured_ms for network in self.networks])
 
@@ -121,7 +121,7 @@ class Fidelity:
 
 
 def kendall(a: Sequence[float], b: Sequence[float]) -> float:
-    """Kendall's τ-b: 1 if both order alike, −1 if oppositely; nan if one is constant."""
+    """Compute Kendall's τ-b: 1 for equal order, −1 for opposite, nan if one is flat."""
     x, y = (np.sign(np.subtract.outer(values, values)) for values in (a, b))
     ties = np.sqrt((x * x).sum() * (y * y).sum())
     return float((x * y).sum() / ties) if ties else float("nan")
@@ -200,7 +200,7 @@ def check_table(
 
 
 def thorough(networks: int) -> NetworkTiming:
-    """The timing of so many networks by which a table can be judged."""
+    """Make a timing that is long enough to judge a table by this many networks."""
     seconds = _SECONDS_EACH * networks
     return replace(NETWORKS, min_seconds=seconds, max_seconds=max(30.0, 2 * seconds))
 
@@ -246,9 +246,9 @@ def correct(table: LatencyTable, sums: np.ndarray, measured: np.ndarray) -> Late
     c · Σ rows + F comes close to measured networks. Too little contrast between these
     leaves the table as it is.
 
-    Recorded in the header: calibration (c), fixed_ms (F), e2e_ms (the original as it was
-    measured here), calibration_error (the worst relative residual), and as
-    uncorrected_fixed_ms and uncorrected_e2e_ms what fixed_ms and e2e_ms were.
+    Recorded in the header: calibration (c), fixed_ms (F), e2e_ms and single_layers_ms
+    (the original, measured and as c · Σ rows), calibration_error (the worst relative
+    residual); uncorrected_fixed_ms and uncorrected_e2e_ms keep what was there before.
 
     Args:
         sums: Σ rows of each network, ms; the last one is the original.
@@ -281,7 +281,7 @@ def is_corrected(table: LatencyTable) -> bool:
 
 
 def uncorrected_ms(table: LatencyTable, corrected_ms: float) -> float | None:
-    """What a table predicted for a network before whole networks corrected it.
+    """Compute what a table predicted before whole networks corrected it.
 
     Args:
         corrected_ms: what it predicts now.

@@ -106,7 +106,7 @@ class Ratio:
 
 
 def ratio(slow: Measurement, fast: Measurement) -> Ratio:
-    """How many times faster `fast` is than `slow`; both from one call of `compare`."""
+    """Compute how many times faster `fast` is than `slow`, both from one `compare`."""
     ratios = [a / b for a, b in zip(slow.samples_ms, fast.samples_ms)]
     low, high = median_interval(ratios)
     return Ratio(quantile(ratios, 0.5), low, high, half_iqr(ratios))

@@ -14,8 +14,8 @@ class CoreWait:
 
     Linux counts it per thread (/proc/self/task/*/schedstat: ns on a core, ns waiting). It
     tells what the duration of a sample cannot tell from slow code: that a thread was
-    pushed off its core, or that a worker woke late because its core was taken. Elsewhere
-    it is always 0.
+    pushed off its core, or that a worker woke late because its core was taken. On
+    other systems nothing is read, and waits count as 0.
     """
 
     def snapshot(self, threads: Optional[Collection[str]] = None) -> ThreadTimes:

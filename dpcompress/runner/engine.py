@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Session(ABC):
-    """One loaded graph with its inputs and outputs bound, so that no copy is timed."""
+    """A loaded graph with its inputs and outputs bound, so that no copy is timed."""
 
     @abstractmethod
     def run_many(self, n: int) -> float:
@@ -30,8 +30,8 @@ class Session(ABC):
         """Compute the outputs for `inputs`, both by name; for checks, never timed."""
 
     def breakdown(self) -> Dict[str, float]:
-        """Measure the parts of one inference: name → milliseconds, mostly. Empty if the
-        engine cannot tell."""
+        """Measure the parts of one inference, by name; most are milliseconds. Empty if
+        the engine cannot tell."""
         return {}
 
 
@@ -52,12 +52,12 @@ class Engine(ABC):
     @property
     @abstractmethod
     def identity(self) -> Dict[str, str]:
-        """Everything that a time depends on besides the graph, by name: engine, version,
-        device, precision, threads. Engines that differ here never share a time."""
+        """The facts that a time depends on besides the graph, by name: engine, version,
+        device, precision, threads. Engines that differ in one never share a time."""
 
     @property
     def notes(self) -> Dict[str, str]:
-        """What else a table's header should say, such as the GPU's clocks so far."""
+        """The other facts for a table's header, such as the GPU's clocks so far."""
         return {}
 
     @property
@@ -166,8 +166,8 @@ def read(path: str) -> bytes:
 
 
 def random_input(shape: Tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Standard normal values of the given shape. No zeros or denormals: some kernels are
-    faster or slower on them."""
+    """Draw standard normal values of the given shape: zeros and denormals would make some
+    kernels faster or slower."""
     import numpy as np
 
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)

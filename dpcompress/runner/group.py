@@ -32,10 +32,10 @@ BURST = 10  # consecutive samples that share one slowdown and one look at the an
 
 
 class Group:
-    """Subjects that are held in memory and timed at the same time.
+    """A group of subjects that are held in memory and timed at the same time.
 
     Args:
-        timers: of the subjects to time.
+        timers: one per subject to time.
         references: timers of subjects that were timed before → their milliseconds then.
         anchor: the session that tells of disturbances; None takes the first subject's.
     """
@@ -88,8 +88,8 @@ class Group:
         return self._scale()
 
     def _scale(self) -> float:
-        """How fast the references were before, relative to now; without references, the
-        machine's slowdown in its fastest tenth."""
+        """The factor from times taken now to those of the references' earlier timing;
+        without references, the machine's slowdown in its fastest tenth."""
         then_and_now = [
             known_ms / median(timer.samples_ms())
             for timer, known_ms in self._references.items()

@@ -1,4 +1,4 @@
-"""What `measure` asks and tells while it works."""
+"""The log that `measure` reads and writes while it works."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Log(Protocol):
         """The finished measurement of an earlier call, None if there is none."""
 
     def samples(self, key: str) -> List[float]:
-        """Milliseconds that an interrupted call gave to `add_samples`."""
+        """List the milliseconds that an interrupted call gave to `add_samples`."""
 
     def add_samples(self, samples_ms: Mapping[str, float]) -> None:
         """Keep the undisturbed samples of one round: key → milliseconds."""

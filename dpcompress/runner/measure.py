@@ -59,7 +59,7 @@ def measure(
 
 
 class _Measuring:
-    """One call of `measure`.
+    """A call of `measure`, one group after the other.
 
     times: the measurements so far, by key.
     waiting: subjects that are neither timed nor rejected yet.
@@ -129,8 +129,8 @@ class _Measuring:
 
 
 def _fewer_sessions(subjects: Sequence[Subject], timing: OpTiming) -> OpTiming:
-    """`timing` within the memory that is left, with fewer sessions of each subject rather
-    than several groups."""
+    """Fit `timing` into the memory that is left, rather by fewer sessions of each subject
+    than by several groups."""
     left = available_bytes()
     timing = timing.within(DEFAULT_BYTES if left is None else left // 2)
     affordable = timing.group_bytes // max(sum(subject.bytes for subject in subjects), 1)

@@ -11,7 +11,7 @@ from dpcompress.runner.statistics import half_iqr, median_interval, quantile
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to time.
+    """A graph to time, and how a session of it is built.
 
     key: its name in logs and results.
     load: builds a session of it.
@@ -28,7 +28,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Statistics of samples, in milliseconds per inference.
+    """The statistics of samples, in milliseconds per inference.
 
     spread_ms: half the interquartile range of the samples: how noisy it was.
     error_ms: half the 95 % confidence interval of the median: how well it is known.

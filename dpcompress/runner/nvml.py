@@ -80,7 +80,7 @@ class Clocks:
     def lock(self, busy: Iterable[None]) -> str:
         """Judge whether clocks are locked: "locked at N MHz", NOT_LOCKED or UNKNOWN.
 
-        NVML does not tell. They are taken as locked if they stay within 1 %, idle and at
+        NVML does not say. Clocks count as locked if they stay within 1 %, idle and at
         work, and below the GPU's highest clock, which is where a free GPU goes.
 
         Args:

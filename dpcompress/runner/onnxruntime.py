@@ -21,9 +21,9 @@ _PRECISIONS = {"cpu": ("fp32",), "cuda": ("fp32", "tf32")}
 
 
 class OnnxRuntime(Engine):
-    """ONNX Runtime with sequential execution and all graph optimizations.
+    """The engine ONNX Runtime, sequential, with all graph optimizations.
 
-    On CUDA, fp32 is true fp32, and tf32 is what ONNX Runtime does unless told otherwise.
+    On CUDA, fp32 is true fp32; tf32 is ONNX Runtime's own default.
     """
 
     name = "onnxruntime"

@@ -22,8 +22,8 @@ _NAMES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVino(Engine):
-    """OpenVINO's CPU plugin with one stream, tuned for latency. It computes in bf16 and
-    fp16 where the processor can."""
+    """The engine OpenVINO on a CPU, with one stream, tuned for latency. It computes in
+    bf16 and fp16 where the processor can."""
 
     name = "openvino"
 

@@ -89,10 +89,10 @@ def _read_line(found: Dict[str, Any], results: Results) -> None:
 
 
 def measurement_of(found: Dict[str, Any]) -> Measurement:
-    """Make a measurement of an object that holds its `NUMBERS`.
+    """Make a measurement from a JSON object with its `NUMBERS`.
 
     Raises:
-        KeyError, TypeError, ValueError: a number is missing, or not one that can be.
+        KeyError, TypeError, ValueError: a number is missing or impossible.
     """
     median, p90, spread, error = (float(found[name]) for name in NUMBERS[:4])
     samples, disturbed = (int(found[name]) for name in NUMBERS[4:])
@@ -102,7 +102,7 @@ def measurement_of(found: Dict[str, Any]) -> Measurement:
 
 
 class ResultsLog:
-    """The `Log` that appends to a results file; goes on with one of the same header.
+    """The `Log` in a results file; it goes on with a file of the same header.
 
     Raises:
         BadInput: the file holds results of something else, or cannot be written.

@@ -21,7 +21,7 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def half_iqr(values: Sequence[float]) -> float:
-    """Half the distance from the lower to the upper quartile."""
+    """Compute half the distance from the lower to the upper quartile."""
     import numpy as np
 
     low, high = np.quantile(np.asarray(values, dtype=float), (0.25, 0.75))
@@ -30,9 +30,9 @@ def half_iqr(values: Sequence[float]) -> float:
 
 @lru_cache(maxsize=None)
 def _ranks(n: int) -> Tuple[int, int]:
-    """Ranks, from 0, of the two ordered samples that hold the median between them with
-    95 % confidence: the number of samples below the median is Binomial(n, 1/2),
-    whatever their distribution."""
+    """Choose the ranks, from 0, of the two ordered samples that hold the median between
+    them with 95 % confidence: the number of samples below the median is
+    Binomial(n, 1/2), whatever their distribution."""
     below, low = 0, 0
     while low < (n - 1) // 2 and 40 * (below + comb(n, low)) <= 2**n:
         below += comb(n, low)
@@ -52,7 +52,7 @@ def median_interval(values: Sequence[float]) -> Tuple[float, float]:
 
 
 def slowdowns(rounds: np.ndarray) -> np.ndarray:
-    """How slow the machine was in each round, relative to the median round.
+    """Estimate how slow the machine was in each round, relative to the median round.
 
     Args:
         rounds: milliseconds, of shape (rounds, subjects).

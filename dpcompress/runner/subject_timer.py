@@ -13,8 +13,8 @@ from dpcompress.runner.statistics import median_interval
 from dpcompress.runner.timing import NetworkTiming, OpTiming
 
 SLOWDOWN_PERIOD_S = 0.5  # one slowdown per kind of op is estimated for each period
-SLOW_SAMPLES = 30  # a slow op gets as many samples ...
-SLOW_FACTOR = 40  # ... but no more than this many times `OpTiming.max_seconds`
+SLOW_SAMPLES = 30  # a slow op gets time for this many samples
+SLOW_FACTOR = 40  # a slow op gets at most this many times `OpTiming.max_seconds`
 LEAST_SAMPLES = 5  # a measurement has at least as many, however long one takes
 # An engine may start a thread per core for each session. Once this process has so many
 # threads, further subjects get one session each.
@@ -51,7 +51,7 @@ def start_session(
 
 
 class SessionTimes:
-    """One session of a subject and its undisturbed samples.
+    """A session of a subject and its undisturbed samples.
 
     samples_ms: with the slowdown that all subjects shared divided out.
     periods: for each sample, the number of the `SLOWDOWN_PERIOD_S` that it was taken in.
@@ -100,7 +100,7 @@ class SubjectTimer:
 
     @property
     def usual_ms(self) -> float:
-        """What a sample of the session that is next usually takes."""
+        """The usual time of a sample of the session that is next."""
         return self.sessions[0].usual_ms
 
     def sample(self) -> Tuple[SessionTimes, Sample]:
@@ -130,8 +130,8 @@ class SubjectTimer:
         return len(self.earlier_ms) + sum(len(s.samples_ms) for s in self.sessions)
 
     def samples_ms(self) -> List[float]:
-        """All undisturbed samples, scaled as if each session were as fast as they are on
-        average: where sessions differ by more than their noise, the median of unscaled
+        """List all undisturbed samples, scaled as if each session were as fast as all are
+        on average: where sessions differ by more than their noise, the median of unscaled
         samples would be that of a single session."""
         parts = [self.earlier_ms, *(session.samples_ms for session in self.sessions)]
         medians = [(part, median(part)) for part in parts if part]
@@ -165,7 +165,7 @@ class SubjectTimer:
 
     def measurement(self, scale: float) -> Measurement:
         """The statistics of the undisturbed samples times `scale`. If they are fewer than
-        `LEAST_SAMPLES`, the least disturbed others make up for it."""
+        `LEAST_SAMPLES`, the least disturbed others fill up, unscaled."""
         missing = max(LEAST_SAMPLES - self.count, 0)
         fill = sorted(self.disturbed, key=lambda sample: sample.waited)[:missing]
         samples_ms = [ms * scale for ms in self.samples_ms()]

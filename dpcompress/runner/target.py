@@ -65,7 +65,7 @@ class Target:
 
     @property
     def most_copies(self) -> int:
-        """`Engine.most_copies` of the engine, which need not be installed here."""
+        """The `Engine.most_copies` of the engine, which need not be installed here."""
         return int(engine_class(parse_engine(self.engine)[0]).most_copies)
 
     def open(self) -> Engine:

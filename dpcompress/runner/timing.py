@@ -8,7 +8,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class OpTiming:
-    """Settings of `measure`, which times many small ops.
+    """The settings of `measure`, which times many small ops.
 
     A sample is one inference, with the caches as the other ops left them.
 
@@ -53,7 +53,7 @@ class OpTiming:
 
 @dataclass(frozen=True)
 class NetworkTiming:
-    """Settings of `compare`, which times a few whole networks in rounds.
+    """The settings of `compare`, which times a few whole networks in rounds.
 
     A round is one sample of each network, with warm caches.
 

@@ -110,7 +110,7 @@ class ModelOptions(Frozen):
 
 
 class DataOptions(Frozen):
-    """Images, and how they become inputs of the network.
+    """The images, and how they become inputs of the network.
 
     What is None is taken from the pretrained weights' own preparation where those
     weights are asked for, else from the data.

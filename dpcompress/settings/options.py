@@ -20,12 +20,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Shown:
-    """How one field appears.
+    """The way in which a field appears on the command line.
 
     metavar: stands for the value in --help; "" names its type.
     panel: heading under which --help lists it; "" is that of the model it belongs to.
     argument: whether it is given by its place, without a name.
-    hidden: whether it is no option at all.
+    hidden: whether the field is not an option.
     """
 
     metavar: str = ""
@@ -35,7 +35,7 @@ class Shown:
 
 
 class Options:
-    """Which fields of a model are options, and under which names.
+    """The fields of a model that are options, and their names.
 
     Args:
         names: fields that are options under their own names; none means all.

@@ -21,25 +21,25 @@ class Recipe(Frozen):
 
     The loss is (1 − w)·CE + w·T²·KL(teacher ‖ student) with the share w =
     `distill_weight`, both softened by the temperature T; without a teacher it is CE.
-    "cosine" rises linearly and falls to 0; "onecycle" rises along a cosine from lr/25
-    and falls to 0; "constant" stays.
+    The learning rate rises linearly ("onecycle": along a cosine, from lr/25) over the
+    warm-up, then falls to 0 along a cosine or, if "constant", stays.
     """
 
     epochs: Annotated[Count, Field(description="Passes over the training images.")] = 20
     steps: Annotated[
         Count | None,
         Field(
-            description="Length in steps, instead of epochs. More of them rank spans "
-            "better, where spans are scored: 64 of 64 images ranked CIFAR-10's well."
+            description="Length in steps, instead of epochs. For scores, more steps rank "
+            "spans better: 64 steps of 64 images ranked CIFAR-10's well."
         ),
     ] = None
     batch_size: Annotated[int, Field(ge=2, description="Images per step.")] = 128
     lr: Annotated[
         Positive,
-        Field(description="Highest learning rate; it rises to it and falls to 0."),
+        Field(description="Highest learning rate, reached at the end of the warm-up."),
     ] = 0.05
     warmup: Annotated[
-        Fraction, Field(description="Share of all steps in which --lr is risen to.")
+        Fraction, Field(description="Share of all steps until --lr is reached.")
     ] = 0.1
     schedule: Annotated[
         Literal["cosine", "onecycle", "constant"],
@@ -80,8 +80,8 @@ class Recipe(Frozen):
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"],
         Field(
-            description="Of the forward and backward pass; weights stay fp32. fp16 "
-            "scales its gradients."
+            description="Numbers of the forward and backward pass; weights stay fp32. "
+            "fp16 scales its gradients."
         ),
     ] = "fp32"
     compile: Annotated[
@@ -97,7 +97,7 @@ class Recipe(Frozen):
         return self
 
     def lr_at(self, step: int, total: int) -> float:
-        """Learning rate of step `step` (from 0) of `total`."""
+        """Compute the learning rate of step `step` (from 0) of `total`."""
         rise = self.warmup * total
         if self.schedule == "constant" and step >= rise:
             return self.lr
@@ -116,5 +116,5 @@ FINETUNE = Recipe(epochs=20, batch_size=128, lr=0.01, distill_weight=0.5)
 PRETRAIN = Recipe(lr=0.1, schedule="onecycle")
 # The search for masks, which are trained together with the weights.
 SEARCH = Recipe(epochs=10, distill_weight=0.5)
-# The short training that scores one span: for small images and minutes.
+# The short training that scores one span: for small images, within minutes.
 SCORE = Recipe(steps=10, batch_size=32, lr=0.04, warmup=0.25, augment=False)

@@ -37,19 +37,19 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def changed(model: M, /, **changes: Any) -> M:
-    """`model` with other values, checked as if it had been made with them."""
+    """Copy `model` with other values, checked as if it had been made with them."""
     return model.model_validate(dict(model) | changes)
 
 
 def seeded(model: M, seed: int) -> M:
-    """`model` with another seed, in the models that it is made of too."""
+    """Copy `model` with another seed, in the models that it is made of too."""
     parts = {n: seeded(p, seed) for n, p in model if isinstance(p, BaseModel)}
     own = {"seed": seed} if "seed" in type(model).model_fields else {}
     return changed(model, **parts, **own)
 
 
 class RunSettings(DataOptions, ModelOptions):
-    """What every run says, whatever method it uses.
+    """The settings of every run, whatever method it uses.
 
     Files are named by absolute paths, so that a run can be gone on with from another
     folder.
@@ -101,9 +101,9 @@ class RunSettings(DataOptions, ModelOptions):
 
 
 class Tuning(Frozen):
-    """How the network of a plan gets its weights.
+    """The way in which the network of a plan gets its weights.
 
-    images: unlabelled ones that spans are fitted on, where they are.
+    images: number of unlabelled images that spans are fitted on, if they are fitted.
     """
 
     train: Annotated[
@@ -201,7 +201,7 @@ class ShrinkSettings(RunSettings):
     latency_weight: Annotated[
         float,
         Shown(panel=Panel.SEARCH),
-        Field(ge=0, description="Loss that the time of the whole original costs."),
+        Field(ge=0, description="Loss per predicted time of the whole original."),
     ] = 1.0
     fade: Annotated[
         Fraction,

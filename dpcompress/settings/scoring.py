@@ -13,12 +13,12 @@ from dpcompress.settings.recipe import SCORE, Count, Recipe
 Metric = Literal["accuracy", "loss", "logits"]
 Executor = Literal["local", "ray"]
 
-# Images that a span is fitted on to be scored; a network that is kept gets more.
+# The number of images to fit a span on for its score; a kept network gets more.
 SCORE_IMAGES = 512
 
 
 class Scoring(Frozen):
-    """How spans are scored: what is done with each, and what is read off."""
+    """The way in which spans are scored, and which change counts."""
 
     estimator: Annotated[
         Literal["finetune", "fit"] | None,
@@ -69,7 +69,7 @@ class Scoring(Frozen):
 
 
 class Workers(Frozen):
-    """Where spans are scored; the table does not depend on it."""
+    """The place where spans are scored; the table does not depend on it."""
 
     executor: Annotated[
         Executor,
@@ -80,7 +80,7 @@ class Workers(Frozen):
         Count | None,
         Shown(panel=Panel.SEARCH),
         Field(
-            description="Processes, one thread each. Without it: one per core, or per "
-            "GPU. The table does not depend on it."
+            description="Processes, one thread each. Without it: one per core, or one "
+            "where there is a GPU (ray: one per GPU). The table does not depend on it."
         ),
     ] = None

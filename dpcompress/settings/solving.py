@@ -52,7 +52,7 @@ Ranges = Annotated[tuple[tuple[int, int], ...], BeforeValidator(parse_ranges)]
 
 
 class Decisions(Frozen):
-    """What the plan may not decide: activations by position, layers by number."""
+    """The decisions forced on a plan: activations by position, layers by number."""
 
     keep: Annotated[
         Numbers,
@@ -80,7 +80,7 @@ class Decisions(Frozen):
 
 
 class Caps(Frozen):
-    """The most that all convolutions of the planned network may have; None: any."""
+    """The limits on the convolutions of the planned network: two sums and a peak."""
 
     max_params: Annotated[
         float | None,

@@ -154,8 +154,8 @@ class Relaxation:
         return fresh, sweep(self.graph, weights)[0]
 
     def needed(self, latency: Floats, importance: Floats, epsilon: float) -> Floats:
-        """The loss (P) up to which labels can lead to a plan that the known plans, a
-        staircase, do not stand for; infinite if there is no known plan."""
+        """The loss (P) up to which labels may still give a plan that no known plan
+        covers; infinite if there is no known plan."""
         if not len(latency):
             return np.full(len(self.slopes), np.inf)
         # reach[m, p]: no plan faster than known plan m + 1 is more important than this.

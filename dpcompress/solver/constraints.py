@@ -37,7 +37,7 @@ class Limit:
 
     @property
     def adds_up(self) -> bool:
-        """True if the sum over the spans has to be watched."""
+        """Whether the sum over the spans has to be watched."""
         return not self.peak and self.at_most < math.inf
 
     def describe(self) -> str:
@@ -182,7 +182,7 @@ class Forced:
         return True
 
     def allows_stretch(self, start: int, stop: int, act_stop: int) -> bool:
-        """Say whether start and stop may be neighbours of B, with this flag at stop."""
+        """Say whether a stretch with this flag at stop obeys `keep` and `drop`."""
         if stop in (self.drop if act_stop else self.keep):
             return False
         return not any(start < p < stop for p in self.keep)

@@ -16,7 +16,7 @@ from dpcompress.solver.solve import solve_problem
 class Decision:
     """The decision of a plan about one activation or layer.
 
-    kept: the activation stands; the layer stays a convolution of its own.
+    kept: whether the activation stands, or the layer stays a convolution of its own.
     importance: what the best plan of the opposite decision loses within the same budget;
         None where there is no such plan.
     latency_ms: how much longer that plan takes (negative: it is faster).

@@ -75,11 +75,11 @@ class Frontier:
 
     def __getitem__(self, row: int) -> Plan:
         """Make plan number `row`, from the fastest to the most important."""
-        return self._plan(range(len(self))[row], None)
+        number = range(len(self))[row]  # counts -1 from the end, raises IndexError
+        return self._plan(number, None)
 
     def at(self, budget_ms: float) -> Plan:
-        """Make the most important plan within `budget_ms`, end to end; of several the
-        fastest.
+        """Make the most important plan that takes at most `budget_ms`, end to end.
 
         Raises:
             InfeasibleBudget: even the fastest plan takes longer.

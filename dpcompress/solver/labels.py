@@ -146,7 +146,7 @@ def non_dominated(labels: Labels, harmless: Floats) -> Ints:
 
 
 def on_staircase(cost: Floats, importance: Floats, cuts: Ints) -> Ints:
-    """Find the rows of `non_dominated` for a single cost."""
+    """Find the non-dominated rows for a single cost, ascending; see `non_dominated`."""
     order = np.lexsort((cuts, -importance, cost))
     best = np.maximum.accumulate(importance[order])
     return order[np.append(True, best[1:] > best[:-1])[: len(order)]]

@@ -34,7 +34,7 @@ class Problem:
         limits: Sequence[Limit] = (),
         pessimistic: bool = False,
     ) -> Problem:
-        """Check the arguments of `solve`, which this one takes.
+        """Make a problem from the arguments of `solve`, checked.
 
         Raises:
             BadTable: the tables are not of one network.
@@ -74,7 +74,7 @@ class Problem:
 
 
 def upper_bound(latency: LatencyTable) -> LatencyTable:
-    """Raise each latency by 1.645 of its spreads.
+    """Raise each latency by 1.645 times its spread.
 
     If spreads are standard deviations, 5 % of the times exceed these values. The number
     of samples does not lessen them, since the drift of a machine does not average out.

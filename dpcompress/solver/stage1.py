@@ -48,8 +48,8 @@ def fastest(latency: LatencyTable, act_stop: bool = True) -> dict[Span, Stretch]
 
 
 def fastest_stretches(times: Mapping[Span, float]) -> dict[Span, Stretch]:
-    """Find the fastest stretch between any two positions, where a span takes the same
-    time with an activation at its end as without."""
+    """Find the fastest stretch between any two positions, from times that do not depend
+    on the activation at a span's end."""
     costs = {Key(*span, MERGE, False): (ms,) for span, ms in times.items()}
     starts, stops = {span.start for span in times}, {span.stop for span in times}
     found = stretches(costs, ((i, j) for i in starts for j in stops if i < j))

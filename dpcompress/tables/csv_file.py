@@ -14,7 +14,7 @@ MAX_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class CsvFile:
-    """The cells of a table file, all of them text; `lines` says where each row stands."""
+    """The cells of a table file, as text; `lines` holds the line number of each row."""
 
     header: dict[str, str]
     columns: list[str]

@@ -129,8 +129,8 @@ class LatencyTable(Table):
 
     @property
     def single_layers_ms(self) -> float | None:
-        """The sum over the single layers, with activation where the table distinguishes;
-        None if one is missing."""
+        """The sum over the single layers, each with an activation (in the header: as in
+        the original); None if one is missing."""
         single = {k.stop: ms for k, ms in self.times().items() if _is_layer(k)}
         return math.fsum(single.values()) if len(single) == self.depth else None
 

@@ -69,7 +69,7 @@ class Table:
         if frame.index.name != "line":
             frame = frame.set_axis(pd.RangeIndex(1, len(frame) + 1, name="line"))
         checked = self._checked(frame)
-        known = {*checked, "way"}  # which is not kept where all rows merge
+        known = {*checked, "way"}  # a `way` column is dropped where all rows merge
         rest = {str(name): frame[name] for name in frame if name not in known}
         frame = pd.DataFrame(checked | rest, index=frame.index)
         keys = [key for key in self.KEYS if key in frame]
@@ -81,7 +81,7 @@ class Table:
         object.__setattr__(self, name, value)
 
     def _checked(self, frame: pd.DataFrame) -> dict[str, Any]:
-        """Check the known columns; returns them in the order of the file."""
+        """Check the known columns; returns them by name, in the order that files have."""
         start, stop = (self._whole(frame, column) for column in ("start", "stop"))
         for column, values in (("start", start), ("stop", stop)):
             outside = (values < 0) | (values > MAX_POSITION)
@@ -124,7 +124,7 @@ class Table:
         return fault_in(self.source, fault, row, column)
 
     def _cells(self, column: str) -> list[Any]:
-        """Return the cells of a column; those of `way` also where it is not written."""
+        """List the cells of a column; an absent `way` is "merge" in every row."""
         if column == "way" and "way" not in self.frame:
             return [MERGE] * len(self.frame)
         cells: list[Any] = self.frame[column].tolist()

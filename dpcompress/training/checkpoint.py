@@ -42,7 +42,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     """Read the groups of tensors and the notes that `save_checkpoint` wrote.
 
     Raises:
-        BadInput: the file is damaged or something else.
+        BadInput: the file is damaged, or not a checkpoint.
     """
     groups: dict[str, dict[str, Tensor]] = {}
     try:

@@ -72,7 +72,7 @@ class Data:
 
 @dataclass(frozen=True)
 class _Pool:
-    """Labelled images from one place; `content` is their digest, with the labels."""
+    """A set of labelled images; `content` is the digest of images and labels."""
 
     images: Images
     labels: Tensor

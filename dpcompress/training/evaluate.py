@@ -51,7 +51,7 @@ def evaluate(
     """Compute the top-1 accuracy and the cross-entropy of `model` on a split.
 
     Raises:
-        BadInput: the model's classes are not the data's.
+        BadInput: the model has fewer outputs than the split has classes.
     """
     logits = predict_logits(model, split, batch, progress)
     check_classes(logits, int(split.labels.max()) + 1)
@@ -78,7 +78,7 @@ def check_above_chance(metrics: Metrics, classes: int) -> None:
 
 
 def check_classes(logits: Tensor, classes: int, *, exactly: bool = False) -> None:
-    """Refuse outputs that are not one score per class, (batch, classes).
+    """Refuse outputs with fewer scores than `classes`, or, if `exactly`, with more.
 
     Raises:
         BadInput: with both numbers.

@@ -79,7 +79,7 @@ class InMemory:
     def raw(self, index: int) -> Tensor:
         return torch.from_numpy(self.pixels[index])
 
-    resized = raw
+    resized = raw  # the pictures are in their final size already
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class _Order(Sampler[int]):
 
 
 class _View(Dataset[tuple[Tensor, Tensor]]):
-    """The batches of a split, augmented and normalised.
+    """The images of a split by index, made into batches, augmented and normalised.
 
     The error of a bad image is returned, not raised: a reading process would wrap it into
     a traceback.

@@ -13,7 +13,7 @@ from dpcompress.files import digest
 
 
 def seed_of(*parts: object) -> int:
-    """Make a seed in [0, 2**63) of JSON-like parts, such as (recipe.seed, "order", 3)."""
+    """Hash JSON-like parts, such as (recipe.seed, "order", 3), to a seed below 2**63."""
     return int(digest(list(parts)), 16) >> 1
 
 

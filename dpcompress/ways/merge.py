@@ -9,13 +9,13 @@ from dpcompress.ways.program import Program, Shape, Source, Step
 
 
 def program(blueprint: Blueprint, merged: MergedSpan, act_stop: bool) -> Program:
-    """What runs for a merged span: the convolution, what follows it in its layer, and the
-    side branches that are charged to it. Norms that follow a conv are folded into it.
+    """Make the program of a merged span: the convolution, what follows it in its layer,
+    and the side branches that are charged to it. Norms after a conv are folded into it.
 
     Args:
         act_stop: whether an activation closes the span. False leaves out the one that
-            the original network has there; true adds one of the network's own kind after
-            everything else if there is none.
+            the original network has there; true adds `own_activation` after everything
+            else if there is none.
     """
     ops, layer = blueprint.ops, blueprint.layers[merged.span.stop - 1]
     removed = {layer.act} if layer.act is not None and not act_stop else set()
@@ -43,8 +43,8 @@ def program(blueprint: Blueprint, merged: MergedSpan, act_stop: bool) -> Program
 def _reads(
     blueprint: Blueprint, merged: MergedSpan, removed: Iterable[int]
 ) -> dict[int, tuple[int, ...]]:
-    """Each op that runs, in order → the ops that it reads, past those that do not run:
-    `removed` ones, identities and norms that are folded into a conv."""
+    """Map each op that runs, in order, to the ops that it reads, past those that do not
+    run: `removed` ones, identities and norms that are folded into a conv."""
     ops = blueprint.ops
     running = {*branch_ops(blueprint, merged), *merged.tail} - {merged.exit}
     stands_for: dict[int, int] = {}

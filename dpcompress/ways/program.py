@@ -33,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Step:
-    """One node of a program.
+    """A node of a program.
 
     inputs: numbers of tensors, which count the program's sources first and then the
         outputs of its earlier steps.
@@ -63,14 +63,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Program:
-    """Steps that an engine runs one after the other; the last one is the output."""
+    """The steps that an engine runs one after the other; the last one is the output."""
 
     sources: tuple[Source, ...]
     steps: tuple[Step, ...]
 
     @cached_property
     def signature(self) -> str:
-        """Canonical text: equal for programs that no engine can tell apart."""
+        """The canonical text, equal for programs that no engine can tell apart."""
         sources = ",".join(source.label for source in self.sources)
         return f"{sources} > {' '.join(step.label for step in self.steps)}"
 
@@ -97,7 +97,7 @@ def _kernel_label(conv: ConvSpec) -> str:
 
 
 def _two(pair: tuple[int, int]) -> str:
-    """Height and width in one number if they are equal."""
+    """Format height and width, as one number if they are equal."""
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
 
 

@@ -20,7 +20,7 @@ _BUSY_BYTES = 1 << 26
 
 
 class Cuda:
-    """One GPU and its primary context, which TensorRT uses too.
+    """A GPU and its primary context, which TensorRT uses too.
 
     Args:
         cuda, driver: see `Libraries`.

@@ -24,7 +24,7 @@ _PROBE_S = 0.5  # for which the GPU is kept busy to see whether its clocks are l
 
 
 class TensorRt(Engine):
-    """TensorRT on one NVIDIA GPU. Times are the GPU's own, without copies to and from it.
+    """The engine TensorRT on one NVIDIA GPU. Times are the GPU's own, without copies.
 
     Raises:
         EngineUnavailable: TensorRT, pycuda, a driver or the GPU is missing, or it is not
@@ -163,7 +163,8 @@ class TensorRt(Engine):
             graph=self._options.cuda_graph,
             look=self._clocks.look,
         )
-        self._without_graph += bool(self._options.cuda_graph) and not session.has_graph
+        if self._options.cuda_graph and not session.has_graph:
+            self._without_graph += 1
         return session
 
     def load_file(self, path: str) -> TrtSession:

@@ -13,7 +13,7 @@ EXTRA = "pip install 'dpcompress[tensorrt]' (in the runner alone: tensorrt pycud
 
 
 class Libraries(NamedTuple):
-    """What TensorRT needs to run.
+    """The libraries that TensorRT needs to run.
 
     trt: the module tensorrt.
     cuda: the module pycuda.driver.

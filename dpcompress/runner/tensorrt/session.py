@@ -92,7 +92,7 @@ class TrtSession(Session):
         self._context.set_tensor_address(name, int(self._memory[name]))
 
     def _captured(self, count: int) -> List[Tuple[int, Callable[[], None]]]:
-        """CUDA graphs, or functions: (number of inferences, what enqueues so many), the
+        """Capture CUDA graphs, or take functions: (number of inferences, its launch), the
         largest number first."""
         self._enqueue()  # the first one sets up what a graph may not
         self._cuda.wait()
@@ -174,9 +174,9 @@ class TrtSession(Session):
 
         Returns:
             compute_*_ms: on the GPU, with inputs and outputs in its memory. enqueue_ms:
-            on the host, to start one. h2d_ms, d2h_ms: copies to and from the GPU. All
-            but compute_* are medians. per_second: inferences back to back. samples:
-            number of inferences that were timed singly.
+            on the host, to start one. h2d_ms, d2h_ms: copies to and from the GPU. These
+            three are medians. per_second: inferences back to back. samples: number of
+            inferences that were timed singly.
         """
         compute: List[float] = []
         enqueue: List[float] = []
