@@ -39,7 +39,7 @@ class UsageError(DpcompressError):
 
 
 class InfeasibleBudget(DpcompressError):
-    """No plan is fast enough; ``least_ms`` is the least latency that any plan has."""
+    """A budget that no plan meets; ``least_ms`` is the least latency found, or inf."""
 
     exit_code = 3
 
@@ -90,7 +90,7 @@ class UntraceableModel(BadInput):
 
 
 class IllegalMerge(BadInput):
-    """A plan asks for a span that cannot become one convolution."""
+    """A plan that does not fit a network, or a network that cannot be merged (yet)."""
 
 
 class EngineUnavailable(DpcompressError):

@@ -74,7 +74,7 @@ def regroup(weight: Tensor, groups: int, coarser: int) -> Tensor:
 
     Args:
         weight: (C_out, C_in / groups, K_h, K_w).
-        coarser: a divisor of `groups`.
+        coarser: the new number of groups, a divisor of `groups`.
 
     Returns:
         (C_out, C_in / coarser, K_h, K_w).
@@ -98,11 +98,11 @@ def regroup(weight: Tensor, groups: int, coarser: int) -> Tensor:
 def compose(
     first: AffineConv, weight: Tensor, bias: Tensor | None, spec: ConvSpec
 ) -> AffineConv:
-    """Follow `first` by a convolution of shape `spec`, as one (docs/method.md §3).
+    """Compose `first` and a convolution of shape `spec` after it (docs/method.md §3).
 
-    Its padding is moved to before `first`. Block structure survives with
-    gcd(first.groups, groups) groups; the taps of the result are spaced by the greatest
-    distance that both kernels allow.
+    Its padding is moved to before `first`, which can change values near the border. The
+    result has gcd(first.groups, spec.groups) groups, and the widest tap spacing that both
+    kernels allow.
 
     Args:
         weight: (C_out, C_mid / groups, k_h, k_w) of the second conv.
@@ -171,7 +171,7 @@ def _placed(weight: Tensor, kernel: Pair, top: int, left: int) -> Tensor:
 
 
 def _spread(weight: Tensor, spacing: Pair, finer: Pair) -> Tensor:
-    """The same kernel with its taps `finer` pixels apart: zeros between the old ones."""
+    """Move the taps of a kernel `finer` pixels apart, with zeros between them."""
     steps = [s // f if f else 1 for s, f in zip(spacing, finer, strict=True)]
     sizes = [(k - 1) * s + 1 for k, s in zip(weight.shape[2:], steps, strict=True)]
     if sizes == list(weight.shape[2:]):

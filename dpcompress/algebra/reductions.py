@@ -27,12 +27,12 @@ class Regression:
 
     @cached_property
     def system(self) -> Tensor:
-        """A = gram + λI."""
+        """The matrix A = gram + λI."""
         return self.gram + self.ridge * torch.eye(len(self.gram), dtype=torch.float64)
 
     def solve(self, rows: Tensor | None = None) -> Tensor:
-        """W of the regression on some of the inputs (all by default): (n, m), zero in
-        the other rows."""
+        """Find W on some of the inputs (all by default): (n, m), zero in the other
+        rows."""
         rows = torch.arange(len(self.gram)) if rows is None else rows
         weight = torch.zeros_like(self.cross)
         factor = torch.linalg.cholesky(self.system[rows][:, rows])
@@ -40,8 +40,8 @@ class Regression:
         return weight
 
     def solve_in_groups(self, groups: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """W of one regression per group: (input rows, output columns) pairs, each output
-        reading the rows of its own group only."""
+        """Find W of one regression per group, (input rows, output columns): each output
+        reads the rows of its own group only."""
         weight = torch.zeros_like(self.cross)
         for rows, columns in groups:
             factor = torch.linalg.cholesky(self.system[rows][:, rows])
@@ -61,11 +61,11 @@ class Regression:
         return first, root[:, None] * v[:rank]
 
     def bias(self, weight: Tensor) -> Tensor:
-        """b that makes the mean of the outputs right, (m,)."""
+        """Find b, (m,), that makes the mean of the outputs right."""
         return self.mean_y - self.mean_x @ weight
 
     def residual(self, weight: Tensor) -> float:
-        """Root mean square of what W leaves, over the outputs' standard deviation."""
+        """The root mean square error of W, over the outputs' standard deviation."""
         explained = (
             2 * (self.cross * weight).sum() - (weight * (self.gram @ weight)).sum()
         )

@@ -28,7 +28,7 @@ class Frozen(BaseModel):
 
 
 class Span(NamedTuple):
-    """The layers start+1 .. stop of the numbering 1..L: (i, j] of the papers."""
+    """The layers start+1 .. stop of 1..L; the papers write (i, j]."""
 
     start: int
     stop: int
@@ -71,16 +71,16 @@ class ConvSpec(Frozen):
 
 
 class Op(Frozen):
-    """One operation of the network; `inputs` are indices of earlier ops.
+    """An operation of the network; `inputs` are indices of earlier ops.
 
     shape: of the output without the batch: (C, H, W) or other.
     conv: set for the kinds conv and avgpool (the equivalent depthwise conv).
     padding: set for the kind pad.
     act: set for the kind act: a name such as "relu6".
     why: what an opaque op does that stops merging.
-    role: what an opaque op does to channels: it "mixes" them (a conv or a fully connected
-        layer on a pooled vector), multiplies two tensors as a "gate", or "keeps" them
-        apart; "" if none of these is known.
+    role: how an opaque op treats channels: "mixes" (a conv or a fully connected layer on
+        a pooled vector), "gate" (multiplies two tensors) or "keeps" (each stays apart);
+        "" if unknown.
     mixes: the shape of an op that mixes, as a convolution.
     """
 
@@ -134,7 +134,7 @@ class Skip(NamedTuple):
 
 
 class Limits(Frozen):
-    """Which legal spans are worth measuring: the candidates (docs/method.md §2)."""
+    """The limits that make a legal span a candidate (docs/method.md §2)."""
 
     max_growth: Annotated[
         float,
@@ -186,10 +186,10 @@ class Blueprint(Frozen):
 
     @cached_property
     def digest(self) -> str:
-        """Identify the structure.
+        """The digest of the structure.
 
-        Left out are the weights, what is told of barriers, and the candidate limits: a
-        plan holds whatever limits it was searched with. Tables record both.
+        Left out are the weights, `why`, `role` and `mixes` of ops, and the limits: a plan
+        holds for any limits. Tables record the digest and the limits.
         """
         told = dict.fromkeys(("why", "role", "mixes"), True)
         structure = self.model_dump(

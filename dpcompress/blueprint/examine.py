@@ -52,7 +52,7 @@ class MergedSpan:
 
     @property
     def is_candidate(self) -> bool:
-        """True if the span is within the blueprint's limits."""
+        """Whether the span is within the blueprint's limits."""
         return not self.too_large
 
 
@@ -64,7 +64,7 @@ class Illegal:
     why: str
 
 
-# What was found about each blueprint that is still in use, by its `id`.
+# The verdicts on spans, by the id() of each blueprint that is still in use.
 _verdicts: dict[int, dict[Span, MergedSpan | Illegal]] = {}
 
 
@@ -138,8 +138,8 @@ def _exits(blueprint: Blueprint, forms: dict[int, Form], stop: int) -> list[int]
 
 
 def _pads_only_its_input(blueprint: Blueprint, region: tuple[int, ...]) -> bool:
-    """Say whether moving all padding to the front changes nothing: true of a single
-    layer, but not where a side branch of it pads between two ops of its own."""
+    """Say whether moving all padding to the front changes nothing, as in a single layer
+    whose side branches do not pad between two ops of their own."""
     inside = set(region)
     inner = [i for i in region if inside.intersection(blueprint.ops[i].inputs)]
     return not any(_pads(blueprint.ops[i]) for i in inner)
@@ -226,7 +226,7 @@ def _region(blueprint: Blueprint, forms: dict[int, Form], exit: int) -> tuple[in
 
 
 def _leak(blueprint: Blueprint, region: tuple[int, ...], exit: int) -> str | None:
-    """Say why the region has a second exit, None if it has not."""
+    """Say why the region has an exit besides `exit`; None if it has no other."""
     inside = set(region)
     for index in region:
         if index == exit:

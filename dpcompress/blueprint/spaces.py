@@ -21,7 +21,7 @@ _KEEPING_ROLES = frozenset({"keeps", "gate"})
 
 
 class Space(Frozen):
-    """One channel space of a network.
+    """A channel space of a network.
 
     ops: ops whose outputs have these channels, in order.
     channels: the width.
@@ -51,7 +51,7 @@ class Region(Frozen):
 
 @lru_cache(maxsize=8)
 def spaces(blueprint: Blueprint) -> tuple[Space, ...]:
-    """All channel spaces of a network, in the order of their first op."""
+    """List all channel spaces of a network, in the order of their first op."""
     return _Finder(blueprint).run()
 
 
@@ -110,15 +110,17 @@ def private_spaces(blueprint: Blueprint, span: Span) -> tuple[Space, ...] | Ille
 
 
 def homes(blueprint: Blueprint) -> dict[Span, tuple[Space, ...]]:
-    """The shortest span that each space with layers of its own is private to, in order;
-    spaces that several residual blocks or the whole network share have none."""
+    """Map each shortest span, of up to 8 layers, to the spaces that are private to it and
+    written by a layer. Spaces that several blocks share are absent."""
     convs = {layer.conv for layer in blueprint.layers}
     found: dict[Space, Span] = {}
     for length in range(1, _LONGEST_HOME + 1):
         for start in range(blueprint.depth - length + 1):
             span = Span(start, start + length)
             own = private_spaces(blueprint, span)
-            for space in () if isinstance(own, Illegal) else own:
+            if isinstance(own, Illegal):
+                continue
+            for space in own:
                 if not convs.isdisjoint(space.writers):
                     found.setdefault(space, span)
     spans = sorted(set(found.values()))
@@ -126,7 +128,7 @@ def homes(blueprint: Blueprint) -> dict[Span, tuple[Space, ...]]:
 
 
 class _Finder:
-    """Unites the outputs of ops into spaces."""
+    """Finds the spaces: unites the outputs of ops whose channels correspond."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint, self.ops = blueprint, blueprint.ops

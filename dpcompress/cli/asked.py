@@ -34,7 +34,7 @@ class Setting(NamedTuple):
 
 
 class Asked(Generic[M]):
-    """Settings of which the command line gives some.
+    """The settings that a command line gives, all or only some of them.
 
     given: option → its text, its texts, or whether the flag is set.
     """
@@ -68,7 +68,8 @@ class Asked(Generic[M]):
                 inner = place.get(name)
                 if not isinstance(inner, dict):
                     inner = dict(vars(owner if inner is None else inner))
-                place[name] = place = inner
+                place[name] = inner
+                place = inner
             place[setting.path[-1]] = value
         try:
             built: M = TypeAdapter(self.model).validate_python(values | known)
@@ -77,7 +78,7 @@ class Asked(Generic[M]):
         return built
 
     def part(self, model: type[K]) -> K:
-        """The fields that are those of `model` too, as they were asked for."""
+        """Build a `model` from the options whose fields it shares with these settings."""
         fields = model.model_fields  # type: ignore[attr-defined]
         given = {
             o: v for o, v in self.given.items() if self.settings[o].path[0] in fields
@@ -104,7 +105,7 @@ class Asked(Generic[M]):
 
 
 def typed(option: str, value: object = None) -> str:
-    """The name of an option as a user types it to give it this value."""
+    """Spell an option as a user types it, as in --no-renew for the value False."""
     if option == "model":
         return "MODEL"
     return f"--{'no-' if value is False else ''}{option.replace('_', '-')}"

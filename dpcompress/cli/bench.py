@@ -37,7 +37,7 @@ def bench(
     A time is per inference of a whole batch. spread is half the interquartile range of
     the samples; the speed-up is the median over rounds in which both ran, with its
     95 % confidence interval. --input and --batch are for models; a file has its own.
-    On TensorRT times are the GPU's own; a second table tells the parts of an inference.
+    On TensorRT times are the GPU's own; a second table splits an inference into parts.
 
     \b
     Examples:
@@ -65,7 +65,10 @@ def bench(
         columns,
         [
             (
-                *(row[key] for key in ("network", "input", "median_ms", "p90_ms")),
+                row["network"],
+                row["input"],
+                row["median_ms"],
+                row["p90_ms"],
                 row["spread_ms"],
                 row["speedup"],
                 f"{row['speedup_low']:.3g} to {row['speedup_high']:.3g}",
@@ -93,7 +96,7 @@ def _facts(time: Measurement, first: Measurement) -> dict[str, Any]:
 
 
 def _read(name: str, size: Size | None, target: Target) -> bytes | Path:
-    """An ONNX graph, or the path of a file that only its engine can read."""
+    """Return a network as ONNX, or the path of a file that only its engine reads."""
     owner = _ENGINE_OF.get(Path(name).suffix)
     if owner is not None:
         if target.engine.partition(":")[0] != owner:
@@ -113,7 +116,7 @@ def _read(name: str, size: Size | None, target: Target) -> bytes | Path:
 
 
 def _input_of(name: str, graph: bytes | Path) -> str:
-    """'32x3x224x224', batch first; '' of a file that only its engine can read."""
+    """Format an input's shape, '32x3x224x224'; '' for an engine's own file."""
     if isinstance(graph, Path):
         return ""
     from dpcompress.onnxio.model import input_shapes, parse

@@ -1,4 +1,4 @@
-"""What `solve` has to keep to: forced decisions, other latencies, sizes."""
+"""The limits of a solve: forced decisions, other latencies, sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def constraints_of(
     network: Blueprint | None,
     times: LatencyTable,
 ) -> dict[str, Any]:
-    """Arguments of `dpcompress.solve`.
+    """Make the keyword arguments of `dpcompress.solve`.
 
     Args:
         also: budgets on other latency tables, each as FILE=BUDGET.

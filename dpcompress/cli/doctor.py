@@ -18,7 +18,7 @@ _OPTIONAL = {
     "timm": "models named timm:NAME",
     "ray": "scoring on a cluster",
 }
-# Units for short numbers: each is there if the processor has any of its flags.
+# Low-precision units: a processor has one if it has any of its flags.
 _UNITS = {
     "bf16": {"avx512_bf16", "amx_bf16"},
     "VNNI": {"avx512_vnni", "avx_vnni"},
@@ -29,7 +29,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked for; `remedy` is the command that would bring it."""
+    """A thing that was looked for; `remedy` is the command that would bring it."""
 
     what: str
     works: bool
@@ -64,7 +64,7 @@ def doctor(json: Json = False) -> None:
 
 
 def processor_units() -> dict[str, bool] | None:
-    """Tell which units for short numbers an x86 processor has, by Linux's flags.
+    """Tell which low-precision units an x86 processor has, by Linux's flags.
 
     Engines may compute in bf16 where there are bf16 units; dpcompress tells them not to.
 

@@ -148,7 +148,7 @@ def _network(model: ModelOptions, plan: Path | None) -> tuple[nn.Module, Size]:
 
 
 def _check_images(model: ModelOptions, data: DataOptions | None, size: Size) -> Tensor:
-    """Random images, and after them those of `data`."""
+    """Draw random images, and add those of `data` to them."""
     import torch
 
     from dpcompress.cli.loading import load_images

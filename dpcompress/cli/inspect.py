@@ -1,4 +1,4 @@
-"""``dpcompress inspect``: what a network looks like to the method."""
+"""``dpcompress inspect``: the layers, skips, barriers and spans of a network."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _span_row(span: dict[str, Any]) -> list[object]:
 
 
 def _shape_of(conv: ConvSpec) -> str:
-    """'3x3 32>64 stride 2 groups 32' in the order in which the eye asks."""
+    """Format a convolution, as in '3x3 32>64 stride 2 groups 32'."""
     parts = [
         f"{conv.kernel[0]}x{conv.kernel[1]}",
         f"{conv.in_channels}>{conv.out_channels}",

@@ -20,7 +20,7 @@ D = TypeVar("D", bound="DataOptions")
 def load_trained(
     model: ModelOptions, data: DataOptions, size: Size | None = None
 ) -> tuple[nn.Module, Data]:
-    """The network and its data.
+    """Load a trained network and its data.
 
     Args:
         size: of the network's input; None takes --input, --crop or the model's own.
@@ -55,8 +55,8 @@ def load_images(model: ModelOptions, data: DataOptions, size: Size) -> Data:
 
 
 def prepared(model: ModelOptions, data: D, size: Size) -> D:
-    """`data` with open options as the library's pretrained weights want them, if the
-    model has those."""
+    """Fill the open options of `data` from the library's pretrained weights, if the model
+    uses those."""
     from dpcompress.models import model_transform
     from dpcompress.settings import changed
 

@@ -121,7 +121,7 @@ def _warn(message: Warning | str, category: type[Warning], *place: Any) -> None:
 
 
 def _forget_output() -> None:
-    """Let what is still buffered go nowhere: the interpreter flushes it at exit."""
+    """Send buffered output to the null device, since Python flushes it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -59,7 +59,7 @@ def _joined(verb: Callable[..., None]) -> str:
 
 
 def with_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """`verb` with options in place of the parameters that are settings."""
+    """Wrap `verb`: options take the place of the parameters that are settings."""
     import pydantic
 
     from dpcompress import settings
@@ -92,8 +92,8 @@ class Group(NamedTuple):
     """The options of one parameter of a verb.
 
     optional: whether the verb gets None where none of them is given.
-    asked: whether the verb builds the settings itself.
-    single: whether the verb gets the value of the only option.
+    asked: whether the verb gets an `Asked`, to build the settings itself.
+    single: whether the parameter is one option, whose plain value the verb gets.
     """
 
     model: Any
@@ -149,7 +149,7 @@ def settings_of(
     owners: tuple[Any, ...] = (),
     at: tuple[str, ...] = (),
 ) -> Iterator[tuple[str, Setting]]:
-    """Option → setting, for every field of `model` that is an option.
+    """Yield option → setting, for every field of `model` that is an option.
 
     Args:
         base: the model whose values are the defaults; None takes the fields' own.

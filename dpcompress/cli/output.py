@@ -29,7 +29,7 @@ def emit(result: Mapping[str, Any]) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with null for infinities and NaN, which JSON does not have."""
+    """Replace infinities and NaN, which JSON does not have, by null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

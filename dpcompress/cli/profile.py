@@ -142,7 +142,7 @@ def profile(
 
 
 def _original(network: nn.Module, blueprint: Blueprint, target: Target) -> bytes:
-    """The original as an ONNX graph that goes the way of the merged networks."""
+    """Export the original as merged networks are exported, norms folded."""
     from dpcompress.blueprint import keep_everything
     from dpcompress.exporters import export
     from dpcompress.graph import build

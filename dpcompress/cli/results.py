@@ -1,4 +1,4 @@
-"""What a run says when it is done."""
+"""The printout of a finished run."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def new_run(asked: Asked[S]) -> S:
 
 
 def refuse_without_model(asked: Asked[S], *allowed: str) -> None:
-    """Refuse options that say what to run where nothing says what on.
+    """Refuse options of a run, unless `allowed`, where no MODEL is given.
 
     Raises:
         UsageError: one that is not `allowed` was given.

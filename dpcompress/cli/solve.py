@@ -140,12 +140,12 @@ def solve(
 ) -> None:
     """Choose which activations stay and which layers merge, within a latency budget.
 
-    The plan is the most important one that fits, exactly: latencies are not rounded, and
+    The plan is exactly the most important one that fits: latencies are not rounded, and
     no plan exceeds its budget. One solve finds the best plan for every budget.
 
-    Budgets are about predicted latency, with --measure about measured latency. Machines
-    change their speed, so what is measured is the ratio to the original, both timed at
-    once; ms are those of the machine as it was when the table was made.
+    Budgets are about predicted latency, with --measure about measured latency. A
+    machine's speed changes, so --measure takes the ratio to the original, timed side by
+    side; ms are those of the machine as it was when the table was made.
 
     \b
     Examples:

@@ -27,7 +27,7 @@ def finetune_fading(
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> fx.GraphModule:
-    """Train the linearized network of `plan` while its activations fade (Fu et al. 2022).
+    """Train the network of `plan` while removed activations fade out (Fu et al. 2022).
 
     It is distilled from `model`: from its logits with `recipe.distill_weight`, and from
     its features.

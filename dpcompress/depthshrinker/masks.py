@@ -14,7 +14,7 @@ from dpcompress.graph.capture import capture
 from dpcompress.graph.edit import free_name
 from dpcompress.graph.nodes import op_nodes
 
-# Scores are kept at this many moments of a search: at every hundredth of it.
+# Scores are recorded 101 times: at 0 %, 1 %, ... 100 % of a search.
 MOMENTS = 101
 
 

@@ -19,7 +19,7 @@ MOST_GROWTH = 3.0
 
 
 class Merger:
-    """The cutting of layers between kept activations into convolutions.
+    """Cuts the layers between kept activations into convolutions.
 
     With a latency table, the cuts give the fastest network (Kim et al. 2023, Alg. 1).
     Without, they give the fewest convolutions, and of those the ones with the fewest

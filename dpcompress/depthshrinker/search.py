@@ -121,7 +121,7 @@ def _extension(
 def masks_on(count: int, keep: int, done: float) -> int:
     """Count the masks that are on when the fraction `done` of the search is over.
 
-    All `count` are at first, `keep` from the fraction FALLING on.
+    At first all `count` are on; only `keep` once the fraction FALLING is over.
     """
     left = max(0.0, 1 - done / FALLING)
     return keep + round((count - keep) * left)

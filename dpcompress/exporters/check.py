@@ -55,11 +55,11 @@ def check_session(
         batch: images that the session takes at a time.
         module: the network that was exported; its training mode is left as it was.
         images: (N, C, H, W), prepared as for training.
-        precision: the engine's.
+        precision: the one that the engine computes in.
 
     Raises:
         VerificationFailed: the outputs differ by more than `TOLERANCE` of the largest,
-            or a clear image changes class.
+            or a clear image (see `ExportCheck`) changes class.
         UsageError: no images.
     """
     if len(images) == 0:

@@ -76,7 +76,7 @@ def check_onnx(
 
     Raises:
         VerificationFailed: the file is not valid ONNX, the outputs differ by more than
-            1e-4 of the largest, or a clear image changes class.
+            1e-4 of the largest, or a clear image (see `ExportCheck`) changes class.
         UsageError: no images.
     """
     wrong = fault(data)

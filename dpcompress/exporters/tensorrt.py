@@ -18,7 +18,7 @@ from dpcompress.version import __version__
 
 
 def sidecar(path: str | os.PathLike[str]) -> Path:
-    """Return the path of the description of an engine file."""
+    """Return the path of the JSON file that describes an engine file."""
     return Path(f"{os.fspath(path)}.json")
 
 

@@ -144,6 +144,6 @@ class _Editor:
 
 
 def _in_torch_order(amounts: Sides) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom), as F.pad takes them."""
+    """Order amounts as F.pad takes them: (left, right, top, bottom)."""
     (top, bottom), (left, right) = amounts
     return left, right, top, bottom

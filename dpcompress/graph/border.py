@@ -62,6 +62,6 @@ def add_border(
 
 
 def _border(images: Tensor, amounts: list[int]) -> Tensor:
-    """Ones around a frame of zeros, (1, 1, H, W)."""
+    """Make ones around a frame of zeros, (1, 1, H, W)."""
     inside = torch.zeros_like(images[:1, :1], memory_format=torch.contiguous_format)
     return F.pad(inside, amounts, value=1.0)

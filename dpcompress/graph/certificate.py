@@ -29,8 +29,8 @@ class Difference(Frozen):
     float64: proves that the merge is exact.
     float32: depends on the network as well as on the merge.
     rounding: how far the linearized network itself is off when computed in float32.
-    border, inside: only pixels that see the padding, and only the others, in float64;
-        None where there are none of the kind.
+    border, inside: as float64, over the pixels that see padding, and over the others;
+        None where there are no such pixels.
     """
 
     float64: float
@@ -145,13 +145,13 @@ class Certificate(Frozen):
 def certify(
     linearized: fx.GraphModule, merged: fx.GraphModule, images: Tensor | None = None
 ) -> Certificate:
-    """Compare two networks of one plan, span by span and as a whole, in eval mode.
+    """Compare copies of two networks of one plan, in eval mode: spans and the whole in
+    float64 and float32, and each whole network in fp16 with itself in float32.
 
     Each span is compared on the inputs that the linearized network gives it.
 
     Args:
-        merged: as `merge_unchecked` composed it, in float64; it is compared so, and cast
-            to float32.
+        merged: what `merge_unchecked` returned, in float64.
         images: (N, C, H, W), to compare on besides random ones.
     """
     blueprint, plan = planned_of(linearized)

@@ -91,7 +91,7 @@ class _Describer:
         return found
 
     def _shared(self, module: nn.Module) -> str:
-        """Why the module's weights are not its own; "" if they are."""
+        """Say why the module's weights are not its own; "" if they are."""
         if self.calls[id(module)] > 1:
             return f"the module is used {self.calls[id(module)]} times"
         if any(self.owners[id(p)] > 1 for p in module.parameters(recurse=False)):

@@ -8,7 +8,7 @@ from torch import fx, nn
 def insert_module(
     network: fx.GraphModule, node: fx.Node, module: nn.Module, source: fx.Node
 ) -> fx.Node:
-    """Put a call of `module` on `source` in the place of `node`, which it takes over."""
+    """Replace `node` by a call of `module` on `source`; return the call."""
     name = free_name(network, node.name)
     network.add_submodule(name, module)
     with network.graph.inserting_before(node):

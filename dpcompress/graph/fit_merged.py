@@ -35,8 +35,8 @@ class FittedSpan(Frozen):
 
 
 class FitReport(Frozen):
-    """The account of a fitted network, in place of a certificate: it approximates the
-    original and is no exact merge of anything.
+    """The report on a fitted network, which only approximates the original and so has no
+    certificate.
 
     images: how many the fit was made on.
     kind: sets a report apart from a `Certificate`.

@@ -32,7 +32,7 @@ class Frame:
     op: index in the Blueprint.
     margin: how far the op's tensor reaches beyond its original frame.
     resize: how far each input is widened for the op, one entry per input.
-    padding: zeros (vertical, horizontal) with which a conv does that by itself.
+    padding: zeros (vertical, horizontal) with which a conv itself widens its input.
     outside: the values beyond the margin of the op's tensor: zero, one constant per
         channel, or different ones ("varied").
     """
@@ -58,7 +58,7 @@ def pad_first(blueprint: Blueprint, span: MergedSpan) -> list[Frame]:
 def shrink_frames(
     blueprint: Blueprint, span: MergedSpan, frames: Sequence[Frame]
 ) -> list[Frame]:
-    """Compute what `frames`, made by `pad_first`, compute, on the original tensor sizes
+    """Rewrite the frames of `pad_first` to the original tensor sizes, with equal results,
     wherever the values outside of them are constant."""
     shrunk = {span.entry: Frame(span.entry, UNCHANGED, (), outside="zero")}
     for wide in frames:
@@ -81,7 +81,7 @@ def shrink_frames(
 def _resize(
     blueprint: Blueprint, op: Op, margin: Sides, given: Sequence[Sides]
 ) -> tuple[Sides, ...]:
-    """The widening of inputs with margins `given` that gives the output `margin`."""
+    """Compute how far inputs with margins `given` are widened for the output `margin`."""
     needs = [input_margin(op, blueprint.ops[i].shape, margin) for i in op.inputs]
     return tuple(subtract(need, have) for need, have in zip(needs, given, strict=True))
 
@@ -96,8 +96,8 @@ def subtract(a: Sides, b: Sides) -> Sides:
 
 
 def _kept_margin(op: Op, sources: Sequence[Frame]) -> Sides | None:
-    """The margin of `op`'s output if it works pixel by pixel on the tensors as they are,
-    constants outside; None if it must see more than that."""
+    """The margin of `op`'s output if it can work pixel by pixel on its inputs as they
+    are, constants outside; None if it cannot."""
     first, conv = sources[0], op.conv
     if any(s.outside == "varied" or s.margin != first.margin for s in sources):
         return None
@@ -121,8 +121,8 @@ def _outside(op: Op, sources: Sequence[Frame]) -> Literal["zero", "constant"]:
 def _own_padding(
     op: Op, shape: tuple[int, ...], source: Frame, resize: Sides
 ) -> Pair | None:
-    """The `padding` with which the conv `op` widens its input, of (C, H, W) and a margin,
-    by `resize`; None if it cannot. It may pad more at the far end where no output sees
+    """The `padding` by which the conv `op` itself widens its input, of `shape` and a
+    margin, by `resize`; None if it cannot. The far end may get more, where no output sees
     it."""
     if op.kind != "conv" or op.conv is None or source.outside == "varied":
         return None

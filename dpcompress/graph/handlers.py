@@ -19,7 +19,7 @@ from dpcompress.graph.conv2d import conv_padding, is_plain
 
 Shape = tuple[int, ...]
 
-# Random depth of several libraries; who has the name need not do nothing.
+# Stochastic depth in several libraries; whether such a module is the identity is tested.
 IDENTITY_NAMES = ("StochasticDepth", "DropPath", "DropBlock2d")
 
 
@@ -57,7 +57,7 @@ Handler = Callable[[Call], Meaning]
 
 
 def meaning(call: Call) -> Meaning:
-    """What `call` computes, by its handler."""
+    """Tell what `call` computes, by its handler."""
     module = call.module
     if module is not None and (module._forward_hooks or module._forward_pre_hooks):
         return Meaning("opaque", why="it has forward hooks")
@@ -122,7 +122,7 @@ def _add(call: Call) -> Meaning:
 
 
 def _why_not_its_weights(call: Call) -> str:
-    """Why the module's weights cannot become part of a merged one; "" if they can."""
+    """Say why the module's weights cannot be merged into others; "" if they can."""
     if call.shared:
         return call.shared
     if hasattr(call.module, "parametrizations"):
@@ -272,7 +272,7 @@ def _product(call: Call) -> Meaning:
 
 
 def _reshape(call: Call) -> Meaning:
-    """A reshape of a vector keeps its channels, whatever axes of one pixel it drops."""
+    """Describe a reshape, which keeps the channels of a vector (one pixel)."""
     shapes, channels = (call.shape, *call.inputs), call.shape[:1]
     vector = all(shape in (channels, (*channels, 1, 1)) for shape in shapes)
     return Meaning("opaque", why="a reshape", role="keeps" if vector else "")

@@ -78,8 +78,8 @@ class Parts:
 
 
 def fold_norms(network: fx.GraphModule, blueprint: Blueprint) -> None:
-    """Fold every norm that alone reads a conv into it, in place, for eval mode. All nodes
-    stay; the norms become identities."""
+    """Fold every norm that is the only reader of a conv into that conv, in place, for
+    eval mode. All nodes stay; the norms become identities."""
     for number, op in enumerate(blueprint.ops):
         if op.kind != "norm" or blueprint.ops[op.inputs[0]].kind != "conv":
             continue

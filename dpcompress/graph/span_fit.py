@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from dpcompress.algebra import ConvFit, FittedConv
 from dpcompress.blueprint import ConvSpec, Pair
 
-# Strong: no worse at once, and kernels stay so small that training can begin from them
+# Strong: the fit is no worse, and kernels stay small enough to be trained further
 # (experiments/cifar10).
 RIDGE = 1e-2
-# Weights of one output channel that are fitted at most: a Gram matrix of 216 MB.
+# At most this many weights per output channel are fitted: a Gram matrix of 216 MB.
 UNKNOWNS = 5200
 SAMPLES_PER_UNKNOWN, LEAST_SAMPLES = 8, 20_000
 
@@ -51,7 +51,7 @@ def whole_kernel(conv: ConvSpec, found: FittedConv) -> FittedConv:
 
 
 def _cut(conv: ConvSpec) -> Pair:
-    """Taps to leave out at each end of each dimension, the longer dimension first."""
+    """Count the taps to leave out at each end of each dimension, the longer one first."""
     size, cut = list(conv.kernel), [0, 0]
     while conv.in_channels // conv.groups * size[0] * size[1] > UNKNOWNS:
         longer = 0 if size[0] >= size[1] else 1

@@ -13,9 +13,9 @@ from dpcompress.tables import MERGE, LatencyTable, ScoreKey
 def flags(blueprint: Blueprint, position: int, free: bool = True) -> tuple[bool, ...]:
     """List the flags that `position` can have.
 
-    Where the original has an activation, and at position 0 by convention, it is True.
-    Where it is linear, False, and with `free` also True, for an added activation; the
-    last position stays as it is.
+    The flag is True where the original has an activation, and at position 0 by
+    convention. A linear position has False, and with `free` also True, for an added
+    activation; the last position stays as it is.
     """
     if position == 0 or blueprint.has_activation(position):
         return (True,)
@@ -38,7 +38,7 @@ def entries(
 
 
 def worth_scoring(blueprint: Blueprint, latency: LatencyTable) -> list[Span]:
-    """List the candidates that no cut of their layers is as fast as, and single layers.
+    """List single layers, and candidates that are faster than any cut of their layers.
 
     Where T_opt[i,m] + T[m,j] is no slower than T[i,j] for an m in between, the merged
     network has a boundary at m anyway, and an activation there costs nothing.

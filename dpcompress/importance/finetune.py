@@ -53,7 +53,8 @@ class Finetune:
     recipe: the default is for small images and minutes; more steps rank spans better.
     renew: whether single layers start from new weights, which takes hundreds of steps to
         make up for: after fewer, their scores would tell how fast a layer is learnt, not
-        what it is worth. None: from `RENEWING_STEPS` steps on.
+        what it is worth. None: for whole epochs, or for `RENEWING_STEPS` steps
+        or more.
     norm_momentum: least momentum of batch norms, so that their statistics settle within
         a few steps.
     free_activations: try added activations; they pay off in long trainings, and double
@@ -90,15 +91,16 @@ class Finetune:
         return settings if self.renews else {**settings, "renew": False}
 
     def chunks(self, entries: Sequence[ScoreKey | None]) -> list[Chunk]:
-        """Part `entries` into those that are often one network, and all others.
+        """Part `entries`: single layers that keep their weights, and each other one.
 
-        Single layers that keep their weights stay together; the others are trained apart.
+        Those single layers are often one and the same network, which is trained once.
         """
         together: list[ScoreKey | None] = []
         apart: list[ScoreKey | None] = []
         for entry in entries:
             is_single = entry is not None and entry.span.length == 1
-            (together if is_single and not self.renews else apart).append(entry)
+            chosen = together if is_single and not self.renews else apart
+            chosen.append(entry)
         chunks: list[Chunk] = [(entry,) for entry in apart]
         return [tuple(together), *chunks] if together else chunks
 
@@ -146,6 +148,7 @@ def _renewed(module: nn.Module) -> None:
     """Reset a module's weights; a frozen norm, which cannot, is made the identity."""
     reset = getattr(module, "reset_parameters", None)
     if reset is not None:
-        return reset()
+        reset()
+        return
     for name, buffer in module.named_buffers():
         buffer.fill_(1.0 if name in ("weight", "running_var") else 0.0)

@@ -83,9 +83,9 @@ class Fit:
         }
 
     def chunks(self, entries: Sequence[ScoreKey | None]) -> list[Chunk]:
-        """Part `entries` by the position where they begin, which share most of the work.
+        """Part `entries` by their first position: those of one share most of the work.
 
-        Those that change nothing are scored at once.
+        Entries that change nothing form one chunk.
         """
         same, by_start = _parted(entries)
         chunks: list[Chunk] = [tuple(by_start[start]) for start in sorted(by_start)]

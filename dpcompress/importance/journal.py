@@ -11,7 +11,7 @@ from dpcompress.importance.protocol import Scores
 
 
 class ScoreJournal:
-    """The scores of entries by key, kept in `path`, or in memory only for None.
+    """The scores of entries by key, kept in `path`; None keeps them in memory.
 
     A line that cannot be read, as the last one of a killed run, counts as absent.
 

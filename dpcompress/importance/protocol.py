@@ -20,13 +20,13 @@ Chunk = tuple[ScoreKey | None, ...]
 
 
 class Estimator(Protocol):
-    """The rating of a network with one entry of the importance table applied to it.
+    """Rates a network that has one entry of the importance table applied to it.
 
     The entry I[i,j,a,b] of Kim et al. 2023 removes the activations strictly between the
     positions i and j; its flags a and b say whether an activation stands at i and at j.
 
-    The law: what is said of an entry does not depend on its company. For every state that
-    `prepare` returns for the same arguments, and whatever was scored with it before,
+    The law: the scores of an entry do not depend on the other entries. For every state
+    that `prepare` returns for the same arguments, and whatever was scored with it before,
     `score(state, entries) == [score(state, [entry])[0] for entry in entries]`. So a table
     is the same for any chunks, order, number of processes and interruptions.
     """

@@ -42,7 +42,7 @@ def score(
 ) -> ImportanceTable:
     """Score a trained network; the importances are normalised and extended.
 
-    What is said of an entry is deterministic in (weights, blueprint, data, estimator,
+    The scores of an entry are deterministic in (weights, blueprint, data, estimator,
     entry), and computed on one thread. So the table does not depend on `executor` and
     `workers`, on order, or on how often the run was killed and called again with the
     same journal.
@@ -57,7 +57,8 @@ def score(
         alpha: the shift of `normalise` (default: the estimator's own).
         executor: "local" runs processes on this machine, "ray" a Ray cluster's (or one
             that is started here), with one GPU each where it has some.
-        workers: processes (default: one per core, or one where there is a GPU).
+        workers: processes (default: one per core, or one where there is a GPU; with
+            "ray" one per GPU).
         journal: a file of finished entries, which are found again by digest.
         progress: called after every chunk of entries.
 

@@ -24,13 +24,13 @@ from dpcompress.training import Data, deterministic
 
 Scored = tuple[Chunk, list[Scores]]
 
-# What an estimator prepared in this process, by the scorer that it was prepared for.
+# The states that estimators have prepared in this process, by name of the scorer.
 _STATES: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """The function that scores a chunk, on one thread.
+    """Scores a chunk of entries, on one thread of torch.
 
     The estimator is prepared once in each process.
     """
@@ -57,7 +57,8 @@ def run(
     """Yield the scores of all chunks as they are finished.
 
     Args:
-        workers: processes; None for one per core, or one per GPU where there are some.
+        workers: processes; None for one per core, or one where there is a GPU (Ray: one
+            per GPU).
 
     Raises:
         MissingPackage: Ray is asked for but not installed.

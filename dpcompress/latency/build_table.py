@@ -105,8 +105,7 @@ def _rows(
 
 
 def _require_longer(blueprint: Blueprint, key: Key, error: BadInput) -> None:
-    """Raise unless the rejected span has more than one layer: a network can do without it
-    then."""
+    """Raise if the rejected span is a single layer, which no plan can do without."""
     if key.span.length > 1:
         return
     layer = blueprint.ops[blueprint.layers[key.stop - 1].conv]

@@ -38,14 +38,14 @@ _BYTES_PER_US = 20_000.0
 
 
 def method(most_copies: int) -> str:
-    """`METHOD`, with the limit of copies where an engine has one of its own."""
+    """Name the way of timing: `METHOD`, and an engine's own limit of copies."""
     own = most_copies != Engine.most_copies
     return f"{METHOD}, most copies {most_copies}" if own else METHOD
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The producers of some tensors, with `readers` consumers of each."""
+    """The frame alone, timed to be subtracted: producers, `readers` consumers of each."""
 
     sources: tuple[Source, ...]
     readers: int
@@ -55,7 +55,7 @@ class Frame:
         return f"frame {_label(self.sources)} to {self.readers}"
 
     def graph(self, batch: int) -> bytes:
-        """producers → `readers` consumers each, in ONNX."""
+        """Write producers → `readers` consumers of each, in ONNX."""
         graph = Graph(f"frame {_label(self.sources)} {self.readers}", batch)
         made = [(_produce(graph, source), source.shape) for source in self.sources]
         return graph.finish(
@@ -71,7 +71,7 @@ class FramedProgram:
     copies: int
 
     def graph(self, batch: int) -> bytes:
-        """producers → the copies of the program → a consumer each, in ONNX."""
+        """Write producers → the copies of the program → a consumer of each, in ONNX."""
         graph = Graph(self.program.signature, batch)
         tensors = [_produce(graph, source) for source in self.program.sources]
         made = [add_program(graph, self.program, tensors) for _ in range(self.copies)]
@@ -87,7 +87,7 @@ class FramedProgram:
         return (Frame(sources, 1), *single)
 
     def own_ms(self, timed_ms: float, frames_ms: Mapping[Frame, float]) -> float:
-        """What one copy of the program takes by itself.
+        """Compute what one copy of the program takes by itself.
 
         Args:
             timed_ms: the time of `graph`.
@@ -105,11 +105,11 @@ class FramedProgram:
 
 
 def copies(program: Program, batch: int, most: int) -> int:
-    """How often a program stands in its frame: until it is four times the frame's work,
-    estimated from shapes alone, and at most `most` times.
+    """Count the copies of a program in its frame: as many as take four times the frame's
+    time, estimated from shapes alone, and at most `most`.
 
-    Once if a step without weights reads nothing but sources, because an engine may notice
-    that its copies compute the same.
+    One if a step other than a convolution reads sources alone, because an engine may
+    notice that its copies compute the same.
     """
     sources = program.sources
     if any(s.kind != "conv" and max(s.inputs) < len(sources) for s in program.steps):

@@ -87,7 +87,7 @@ class Store:
     def get(
         self, subject: str, identity: Mapping[str, str], batch: int
     ) -> Measurement | None:
-        """The finished measurement of exactly this, without its samples; None if there is
+        """The finished measurement of a subject, without its samples; None if there is
         none."""
         columns = ", ".join(NUMBERS)
         query = f"SELECT {columns} FROM measurements WHERE key = ?"
@@ -103,7 +103,7 @@ class Store:
         batch: int,
         measurement: Measurement,
     ) -> None:
-        """Keep a measurement, in place of an earlier one of the same."""
+        """Keep a measurement; it replaces an earlier one of the same key."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._put([_row(subject, identity, batch, now, measurement)])
 
@@ -121,7 +121,7 @@ class Store:
     def samples(
         self, subject: str, identity: Mapping[str, str], batch: int
     ) -> list[float]:
-        """Milliseconds of the samples of a measurement that is not finished."""
+        """List the samples, in milliseconds, of a measurement that is not finished."""
         query = "SELECT ms FROM windows WHERE key = ? ORDER BY rowid"
         key = measurement_key(subject, identity, batch)
         with self._transaction() as database:
@@ -166,8 +166,8 @@ class Store:
             database.execute(f"INSERT OR REPLACE INTO ratios VALUES ({marks})", row)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All measurements as plain data: subject, engine (its identity), batch, date and
-        numbers."""
+        """Yield all measurements as plain data: subject, engine (its identity), batch,
+        date and numbers."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM measurements ORDER BY engine, key"
         with self._transaction() as database:
             for row in database.execute(query):

@@ -26,7 +26,7 @@ _WARM_UPS = 3  # inferences before a CUDA graph is captured: cuDNN chooses its k
 
 
 class Torch(Engine):
-    """torch in channels-last layout, without autograd.
+    """The engine torch, in channels-last layout, without autograd.
 
     fp32 is true fp32: TF32 is off. fp16 and bf16 are for CUDA.
     """
@@ -121,7 +121,7 @@ class _Network:
         self.run = module.forward
 
     def placed(self, tensor: Tensor) -> Tensor:
-        """`tensor` on the device, in its precision and layout."""
+        """Move `tensor` to the device, in its precision and layout."""
         if tensor.is_floating_point():
             tensor = tensor.to(self._kind)
         tensor = tensor.to(self._device)

@@ -19,7 +19,7 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class ModelTransform:
-    """The image preparation that a model's pretrained weights were trained with.
+    """The image preparation that a model's pretrained weights are evaluated with.
 
     The shorter side is resized to `resize` pixels, a square of `crop` is cut from the
     middle, and pixels in 0..1 are normalised per channel.
@@ -32,7 +32,7 @@ class ModelTransform:
 
 
 def model_transform(spec: str) -> ModelTransform | None:
-    """Return the image preparation of the model's default weights, None if it has none.
+    """Return the image preparation of the model's default weights; None without such.
 
     Raises:
         UsageError: an unknown model.

@@ -32,8 +32,8 @@ class Origin(Frozen):
 
     form: which network has these weights: the original, the linearized one that is
         trained, or the merged one.
-    original: `weights_digest` of the original network; of form "original", of the
-        weights themselves. None if unknown.
+    original: `weights_digest` of the original network (in the form "original", of these
+        weights). None if unknown.
     plan: `Plan.digest`; None for the form "original".
     """
 
@@ -63,7 +63,7 @@ def weights_digest(state_dict: Mapping[str, Tensor], structure: str = "") -> str
 
 
 def weights_file(path: str | Path) -> Path:
-    """Return `path`, where there must be a file.
+    """Check that `path` is a file, and return it.
 
     Raises:
         BadInput: there is none.

@@ -9,7 +9,7 @@ from dpcompress.errors import UsageError
 
 
 def split_spec(spec: str) -> tuple[str, str]:
-    """Split the name of a model into its kind, or the file, and its name there.
+    """Split a model's name into its library, or file, and the name in it.
 
     Raises:
         UsageError: not the name of a model.

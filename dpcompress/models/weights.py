@@ -19,7 +19,7 @@ from dpcompress.models.origin import Origin, weights_file
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a file of weights into a network; every entry must fit.
 
-    See `read_state_dict` for its formats, `require_origin` for what it belongs to.
+    See `read_state_dict` for the formats, `require_origin` for the plan of a file.
 
     Raises:
         BadInput: the file cannot be read, or names or shapes differ from the model's.

@@ -9,7 +9,7 @@ from dpcompress.errors import BadInput, first_line
 
 
 def parse(data: bytes) -> onnx.ModelProto:
-    """The model in `data`.
+    """Parse `data` as an ONNX model.
 
     Raises:
         BadInput: `data` is not ONNX, or was cut off.
@@ -26,7 +26,7 @@ def parse(data: bytes) -> onnx.ModelProto:
 
 
 def fault(model: onnx.ModelProto | bytes) -> str | None:
-    """What the ONNX checker finds wrong with a model, in one line; None if nothing."""
+    """Say in one line what the ONNX checker finds wrong with a model; None if nothing."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (
@@ -39,7 +39,7 @@ def fault(model: onnx.ModelProto | bytes) -> str | None:
 
 
 def input_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Name → shape of each input that is not a constant, batch first, in order.
+    """Map each input that is not a constant to its shape, batch first, in order.
 
     Raises:
         BadInput: a shape is open.

@@ -21,7 +21,7 @@ Pair = tuple[int, int]
 
 
 class Operator:
-    """An ONNX node while it is added to a torch network."""
+    """The attributes and inputs of an ONNX node, and what adds it to a torch network."""
 
     def __init__(self, node: onnx.NodeProto, network: Network) -> None:
         self._node, self._network = node, network
@@ -38,11 +38,11 @@ class Operator:
         return self._network.constants.get(self._node.input[index])
 
     def tensor(self, index: int) -> fx.Node:
-        """Input number `index` as a tensor of the network."""
+        """Return input number `index` as a tensor of the network."""
         return self._network.tensor(self._node.input[index])
 
     def tensors(self) -> list[fx.Node]:
-        """All inputs that are not left out, as tensors of the network."""
+        """List all inputs that are not left out, as tensors of the network."""
         return [self._network.tensor(name) for name in self._node.input if name]
 
     @property
@@ -130,7 +130,7 @@ def _gemm(op: Operator) -> fx.Node:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` for tensors of any number of dimensions."""
+    """The batch norm for tensors of any number of dimensions."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
@@ -184,8 +184,8 @@ def _fits_kernel(op: Operator) -> bool:
 
 
 def _padded(op: Operator, value: float, alone: bool = False) -> tuple[fx.Node, Pair]:
-    """The first input, and the padding that the op itself applies to it: none if both
-    sides of a dimension differ or if padding is to stand `alone`, before the op."""
+    """The first input, and the padding that the op applies itself: none if sides differ,
+    or if `alone` asks for a pad of its own before the op."""
     before, after = _sides(op)
     if before == after and not alone:
         return op.tensor(0), before
@@ -268,12 +268,12 @@ def _hard_sigmoid(op: Operator) -> fx.Node:
 
 
 def hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
-    """x·alpha + beta, clipped to [0, 1]."""
+    """Compute x·alpha + beta, clipped to [0, 1]."""
     return torch.clamp(x * alpha + beta, 0, 1)
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """PReLU with a slope of any shape that `x` can be multiplied with."""
+    """Apply PReLU with a slope of any shape that `x` can be multiplied with."""
     return torch.where(x >= 0, x, x * slope)
 
 

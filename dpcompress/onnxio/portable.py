@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-# TensorRT 8.5 takes no axes of a mean as an input, and then averages over all of them
+# TensorRT 8.5 ignores axes of a mean that are an input, and averages over all of them
 # (github.com/NVIDIA/TensorRT/issues/3467). That rules out opset 18.
 OPSET, IR_VERSION = 17, 8
 
@@ -16,7 +16,7 @@ EXPORTED_OPSET = 18
 
 
 def portable(model: onnx.ModelProto) -> bytes:
-    """A model that torch exported in `EXPORTED_OPSET`, serialised for every engine.
+    """Serialise a model that torch exported in `EXPORTED_OPSET`, for every engine.
 
     It becomes one of `OPSET` unless an operator in it is newer. The same network gives
     the same bytes: comments and metadata, in which the exporter leaves stack traces and
@@ -52,7 +52,8 @@ def _lower(model: onnx.ModelProto) -> None:
     others: list[onnx.NodeProto] = []
     for node in graph.node:
         is_mean = node.op_type == "ReduceMean" and len(node.input) == 2
-        (means if is_mean and node.input[1] in constants else others).append(node)
+        chosen = means if is_mean and node.input[1] in constants else others
+        chosen.append(node)
     plain = [opset.domain for opset in model.opset_import] == [""]
     if not plain or not all(map(_is_same, others)):
         return

@@ -160,7 +160,7 @@ class Graph:
 
 
 def pads(sides: Sides) -> tuple[int, int, int, int]:
-    """Padding in ONNX's order: the beginnings of all dimensions, then their ends."""
+    """Order padding as ONNX does: the beginnings of all dimensions, then their ends."""
     (top, bottom), (left, right) = sides
     return top, left, bottom, right
 
