@@ -22,9 +22,23 @@ LINEAR_KINDS = frozenset({"conv", "norm", "avgpool", "pad", "identity", "add"})
 
 
 class Frozen(BaseModel):
-    """The base of plain data classes: immutable, and closed to unknown fields."""
+    """The base of plain data classes: immutable, closed to unknown fields, JSON in and
+    out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> str:
+        """Write the fields as JSON text."""
+        return self.model_dump_json(indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: object = "the text") -> Self:
+        """Read what `to_json` wrote; errors name `source`.
+
+        Raises:
+            BadInput: it is not of this class; names the first faulty field.
+        """
+        return parse(cls, text, source)
 
 
 class Span(NamedTuple):
@@ -229,19 +243,6 @@ class Blueprint(Frozen):
     def has_activation(self, position: int) -> bool:
         """Say whether the original network has an activation at `position` (1..L)."""
         return self.layers[position - 1].act is not None
-
-    def to_json(self) -> str:
-        """Write the blueprint as JSON text."""
-        return self.model_dump_json(indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes, source: object = "blueprint") -> Self:
-        """Read what `to_json` wrote.
-
-        Raises:
-            BadInput: not a blueprint; names the first faulty field.
-        """
-        return parse(cls, text, source)
 
 
 def parse(kind: type[T], text: str | bytes, source: object) -> T:

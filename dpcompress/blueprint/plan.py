@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from dpcompress.blueprint.data import Blueprint, Frozen, Span, parse
+from dpcompress.blueprint.data import Blueprint, Frozen, Span
 from dpcompress.files import digest
 
 
@@ -141,15 +141,6 @@ class Plan(Frozen):
         lines["choices"] = f"[\n  {choices}\n ]"
         text = ",\n ".join(f'"{name}": {value}' for name, value in lines.items())
         return f"{{\n {text}\n}}\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes, source: object = "plan") -> Self:
-        """Read what `to_json` wrote, in this version or in version 1.
-
-        Raises:
-            BadInput: not a plan; names the first faulty field.
-        """
-        return parse(cls, text, source)
 
 
 def _from_version_1(data: dict[str, Any]) -> dict[str, Any]:

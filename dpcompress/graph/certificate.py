@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from pydantic import computed_field, model_validator
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from dpcompress.blueprint import Blueprint, MergedSpan, Pair, Plan, check_plan
-from dpcompress.blueprint.data import Frozen, parse
+from dpcompress.blueprint.data import Frozen
 from dpcompress.errors import VerificationFailed
 from dpcompress.graph.nodes import op_nodes, planned_of, value_nodes
 
@@ -127,19 +127,6 @@ class Certificate(Frozen):
             f"largest value ({FLOAT64_LIMIT:g} and {FLOAT32_LIMIT:g} allowed).",
             "Nothing was written; if the weights are finite, this is a bug: report it.",
         )
-
-    def to_json(self) -> str:
-        """The certificate as JSON text, with `holds`."""
-        return self.model_dump_json(indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes, source: object = "certificate") -> Self:
-        """Read what `to_json` wrote.
-
-        Raises:
-            BadInput: not a certificate; names the first faulty field.
-        """
-        return parse(cls, text, source)
 
 
 def certify(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from dpcompress.blueprint import Blueprint, MergedSpan, Pair, Plan, check_plan
-from dpcompress.blueprint.data import Frozen, parse
+from dpcompress.blueprint.data import Frozen
 from dpcompress.errors import BadInput
 from dpcompress.graph.build import build
 from dpcompress.graph.nodes import op_nodes, value_nodes
@@ -48,19 +48,6 @@ class FitReport(Frozen):
     spans: tuple[FittedSpan, ...]
     kind: Literal["fitted"] = "fitted"
     version: Literal[1] = 1
-
-    def to_json(self) -> str:
-        """The report as JSON text."""
-        return self.model_dump_json(indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes, source: object = "fit report") -> Self:
-        """Read what `to_json` wrote.
-
-        Raises:
-            BadInput: not a report; names the first faulty field.
-        """
-        return parse(cls, text, source)
 
 
 def fit_merged(
