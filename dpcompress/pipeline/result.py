@@ -62,10 +62,12 @@ class Side(Frozen):
     layers: convolutions of the chains.
     parameters, macs: of the whole network; macs are those of one image.
     accuracy: top-1 on the test images, 0..1.
-    predicted_ms: by the latency table before any correction, fixed part included;
-        None without a table.
-    corrected_ms: by the table as whole networks corrected it, and in a closed loop by the
-        planned networks that were measured before this one; None if neither was done.
+    uncorrected_ms: by the latency table as its ops were measured, before whole networks
+        corrected it; None if that is not known.
+    predicted_ms: by latency.csv, as in plan.json, fixed part included; None without a
+        table.
+    corrected_ms: predicted_ms, corrected by the planned networks that a closed loop had
+        measured before this one; None without a loop.
     measured: the network itself, at the end of the run.
     """
 
@@ -73,6 +75,7 @@ class Side(Frozen):
     parameters: int
     macs: int
     accuracy: float
+    uncorrected_ms: float | None
     predicted_ms: float | None
     corrected_ms: float | None
     measured: Timing

@@ -16,7 +16,7 @@ from dpcompress.pipeline.closed_loop import Loop
 from dpcompress.pipeline.folder import Original, RunFolder
 from dpcompress.pipeline.result import Result, Side, Speedup, Timing, macs, parameters
 from dpcompress.pipeline.steps import Bars, Step
-from dpcompress.pipeline.whole_networks import calibrate, is_corrected, uncorrected_ms
+from dpcompress.pipeline.whole_networks import calibrate, uncorrected_ms
 from dpcompress.tables import LatencyTable
 from dpcompress.training import check_above_chance, evaluate, finetune
 
@@ -158,21 +158,22 @@ def _table_ms(table: LatencyTable | None, blueprint: Blueprint) -> float | None:
 
 
 def _predictions(
-    table: LatencyTable | None, table_ms: float | None, loop: Loop | None = None
+    table: LatencyTable | None, predicted_ms: float | None, loop: Loop | None = None
 ) -> dict[str, float | None]:
-    """Return `Side.predicted_ms` and `Side.corrected_ms` of a network.
+    """Return the fields of a `Side` that are not measured.
 
     Args:
-        table_ms: the sum of its rows of `table`, and the fixed part.
+        predicted_ms: the sum of the network's rows of `table`, and the fixed part.
         loop: the one in which the network was measured.
     """
-    predicted_ms = corrected_ms = None
-    if table is not None and table_ms is not None:
-        predicted_ms = uncorrected_ms(table, table_ms)
-        corrected_ms = table_ms if is_corrected(table) else None
-    if loop is not None:
-        corrected_ms = loop.chosen.corrected_ms
-    return {"predicted_ms": predicted_ms, "corrected_ms": corrected_ms}
+    before_ms = None
+    if table is not None and predicted_ms is not None:
+        before_ms = uncorrected_ms(table, predicted_ms)
+    return {
+        "uncorrected_ms": before_ms,
+        "predicted_ms": predicted_ms,
+        "corrected_ms": None if loop is None else loop.chosen.corrected_ms,
+    }
 
 
 TRAIN = Step(
@@ -212,5 +213,5 @@ BENCH = Step(
     bench_networks,
     makes=("result.json",),
     settings=("target",),
-    version=3,
+    version=4,
 )

@@ -36,7 +36,8 @@ def main() -> None:
             seeded(EXAMPLE, seed), arguments.runs / f"seed{seed}", progress_bar
         )
         compressed, expected_ms = result.compressed, result.expected_ms
-        assert compressed.predicted_ms and compressed.corrected_ms and expected_ms
+        assert compressed.uncorrected_ms and compressed.predicted_ms
+        assert compressed.corrected_ms and expected_ms
         assert result.prediction_error is not None and result.loop is not None
         rows.append(
             {
@@ -45,6 +46,7 @@ def main() -> None:
                 "original_accuracy": round(result.original.accuracy, 4),
                 "accuracy": round(compressed.accuracy, 4),
                 "original_ms": round(result.original.measured.median_ms, 3),
+                "uncorrected_ms": round(compressed.uncorrected_ms, 3),
                 "predicted_ms": round(compressed.predicted_ms, 3),
                 "corrected_ms": round(compressed.corrected_ms, 3),
                 "expected_ms": round(expected_ms, 3),

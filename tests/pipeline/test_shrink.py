@@ -112,8 +112,10 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(nets: Path, tmp_path:
     timed = shrink(settings(nets, latency=str(tmp_path / "T.csv")), tmp_path / "timed")
     plan = Plan.from_json((tmp_path / "timed/plan.json").read_bytes())
     assert max(span.length for span in plan.merged) == 2
-    assert timed.compressed.predicted_ms == 1 + len(plan.spans)
-    assert timed.compressed.corrected_ms is None  # no whole network corrected it
+    assert timed.compressed.predicted_ms == plan.predicted_ms == 1 + len(plan.spans)
+    # No whole network corrected the table, and no loop the prediction.
+    assert timed.compressed.uncorrected_ms == plan.predicted_ms
+    assert timed.compressed.corrected_ms is None
     assert timed.original.predicted_ms == 1 + 8 and timed.original_then_ms == 6
 
 
