@@ -4,6 +4,7 @@ computes the same."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dpcompress.onnxio.network import Network
 
 Function = Callable[..., Tensor]
 Pair = tuple[int, int]
+_SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
 class Operator:
@@ -95,6 +97,12 @@ def _identity(op: Operator) -> fx.Node:
     return op.tensor(0)
 
 
+def _dropout(op: Operator) -> fx.Node:
+    if not op.fixed or op.constant(2):
+        raise op.refused("drops values, as in training")
+    return op.tensor(0)
+
+
 def _conv(op: Operator) -> fx.Node:
     x, padding = _padded(op, 0.0)
     options = {
@@ -150,7 +158,9 @@ def _norm(op: Operator) -> fx.Node:
 
 def _avg_pool(op: Operator) -> fx.Node:
     counted = bool(op.get("count_include_pad", 0))
-    if not counted and not _fits_kernel(op):
+    if any(step != 1 for step in op.get("dilations", ())):
+        raise op.refused("is dilated")
+    if not counted and len(op.get("kernel_shape")) == 2 and not _fits_kernel(op):
         raise op.refused("has uneven padding that is not counted")
     return _pool(op, nn.AvgPool2d, 0.0, count_include_pad=counted)
 
@@ -163,6 +173,8 @@ def _max_pool(op: Operator) -> fx.Node:
 def _pool(
     op: Operator, make: Callable[..., nn.Module], empty: float, **options: Any
 ) -> fx.Node:
+    if len(op.get("kernel_shape")) != 2:
+        raise op.refused("does not work on images")
     x, padding = _padded(op, empty, alone=not _fits_kernel(op))
     pool = make(
         kernel_size=tuple(op.get("kernel_shape")),
@@ -220,6 +232,8 @@ def _clip(op: Operator) -> fx.Node:
     if not op.fixed:
         raise op.refused("has bounds that are computed")
     low, high = (None if v is None else float(v) for v in map(op.constant, (1, 2)))
+    if low is None and high is None:
+        return op.tensor(0)
     if (low, high) == (0.0, 6.0):
         return op.module(nn.ReLU6(), op.tensor(0))
     if low is not None and high is not None and low < high:
@@ -298,8 +312,24 @@ def _softmax(op: Operator) -> fx.Node:
     return op.module(nn.Softmax(op.get("axis", -1)), op.tensor(0))
 
 
+def _selu(op: Operator) -> fx.Node:
+    alpha, gamma = op.get("alpha", _SELU_ALPHA), op.get("gamma", _SELU_GAMMA)
+    if abs(alpha - _SELU_ALPHA) < 1e-6 and abs(gamma - _SELU_GAMMA) < 1e-6:
+        return op.module(nn.SELU(), op.tensor(0))
+    return op.call(torch.mul, op.module(nn.ELU(alpha), op.tensor(0)), gamma)
+
+
 def _flatten(op: Operator) -> fx.Node:
-    return op.module(nn.Flatten(op.get("axis", 1)), op.tensor(0))
+    axis = op.get("axis", 1)
+    if axis == 1:
+        return op.module(nn.Flatten(), op.tensor(0))
+    return op.call(flatten, op.tensor(0), axis)
+
+
+def flatten(x: Tensor, axis: int) -> Tensor:
+    """Flatten as ONNX does: to two dimensions, of those before `axis` and of the rest."""
+    rows = prod(x.shape[:axis])
+    return x.reshape(rows, x.numel() // max(rows, 1))
 
 
 def _concat(op: Operator) -> fx.Node:
@@ -315,7 +345,7 @@ CONVERTERS: dict[str, Converter] = {
     "Concat": _concat,
     "Conv": _conv,
     "Div": _called(torch.div),
-    "Dropout": _identity,
+    "Dropout": _dropout,
     "Elu": _elu,
     "Erf": _called(torch.erf),
     "Exp": _called(torch.exp),
@@ -336,7 +366,7 @@ CONVERTERS: dict[str, Converter] = {
     "ReduceMean": _mean,
     "Relu": _layer(nn.ReLU),
     "Reshape": _reshape,
-    "Selu": _layer(nn.SELU),
+    "Selu": _selu,
     "Sigmoid": _layer(nn.Sigmoid),
     "Softmax": _softmax,
     "Softplus": _layer(nn.Softplus),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from onnx import numpy_helper
+from onnx import ModelProto, numpy_helper
 from torch import fx
 
+from dpcompress.errors import BadInput
 from dpcompress.onnxio.model import input_shapes, parse
 from dpcompress.onnxio.network import Network
 from dpcompress.onnxio.operators import convert
+
+_OLDEST_OPSET = 13
 
 
 def read(data: bytes) -> fx.GraphModule:
@@ -21,10 +24,11 @@ def read(data: bytes) -> fx.GraphModule:
         in the graph's order.
 
     Raises:
-        BadInput: `data` is not ONNX, an input's shape is open, or an operator is not
-            known here; names it.
+        BadInput: `data` is not ONNX or of an opset before 13, an input's shape is open,
+            or an operator is not known here; names it.
     """
     model = parse(data)
+    _require_opset(model)
     graph = model.graph
     network = Network({c.name: numpy_helper.to_array(c) for c in graph.initializer})
     for name in input_shapes(model):
@@ -36,3 +40,14 @@ def read(data: bytes) -> fx.GraphModule:
         else:
             network.values[node.output[0]] = convert(node, network)
     return network.finish([output.name for output in graph.output])
+
+
+def _require_opset(model: ModelProto) -> None:
+    """Refuse opsets in which operators meant something else, as Softmax did."""
+    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    if versions and max(versions) < _OLDEST_OPSET:
+        raise BadInput(
+            f"The ONNX graph is of opset {max(versions)}; torch reads {_OLDEST_OPSET} "
+            "and newer here.",
+            "Export it again with a newer opset, or take another engine.",
+        )
